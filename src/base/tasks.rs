@@ -1,0 +1,104 @@
+//! Named tasks with one shutdown signal.
+//!
+//! A panic ends one task, never the process. A critical task that ends, however, leaves a process that looks alive and does
+//! nothing: its name is kept, and the liveness probe reports it so that the kubelet starts a new one.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::task::TaskTracker;
+
+/// The process's tasks.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    shutdown: CancellationToken,
+    ended: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl Tasks {
+    /// Runs work of bounded length: a flight, a connection.
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.tracker.spawn(future)
+    }
+
+    /// Runs work that must go on until [`Tasks::shutdown`]; its end before that fails liveness.
+    pub fn spawn_critical<F>(&self, name: &'static str, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let guard = EndGuard { name, tasks: self.clone() };
+        self.tracker.spawn(async move {
+            let _guard = guard;
+            future.await;
+        });
+    }
+
+    /// Tells every task to finish.
+    pub fn shutdown(&self) {
+        self.shutdown.cancel();
+        self.tracker.close();
+    }
+
+    /// Whether the process is on its way out.
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        self.shutdown.is_cancelled()
+    }
+
+    /// Completes once [`Tasks::shutdown`] was called.
+    #[must_use]
+    pub fn shutting_down(&self) -> WaitForCancellationFutureOwned {
+        self.shutdown.clone().cancelled_owned()
+    }
+
+    /// Completes once all tasks have ended after [`Tasks::shutdown`].
+    pub async fn drained(&self) {
+        self.tracker.wait().await;
+    }
+
+    /// Names of critical tasks that ended though nobody asked them to.
+    #[must_use]
+    pub fn ended(&self) -> Vec<&'static str> {
+        self.ended.lock().clone()
+    }
+}
+
+/// Notices the end of a critical task by return, panic or abort alike.
+struct EndGuard {
+    name: &'static str,
+    tasks: Tasks,
+}
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        if !self.tasks.is_shutting_down() {
+            tracing::error!(task = self.name, "a task that must never end has ended; the liveness probe now fails");
+            self.tasks.ended.lock().push(self.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_critical_task_that_panics_is_reported() {
+        let tasks = Tasks::default();
+        tasks.spawn_critical("keys", async { std::panic::resume_unwind(Box::new("test")) });
+        tasks.spawn_critical("accept", tasks.shutting_down());
+        while tasks.ended().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        tasks.shutdown();
+        tasks.drained().await;
+        assert_eq!(tasks.ended(), ["keys"], "an end after shutdown is no fault");
+    }
+}

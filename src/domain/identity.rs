@@ -1,0 +1,144 @@
+//! Who asks: the pod behind a service account token, and the token itself.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use zeroize::Zeroizing;
+
+/// Shortest and longest bearer token taken, in bytes. A pod's token has about 1,300; an ML-DSA signature alone would take 6,200.
+pub const TOKEN_BYTES: std::ops::RangeInclusive<usize> = 20..=16_384;
+
+/// The claims of a verified, pod-bound service account token (Kubernetes KEP-1205, KEP-4193).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// `iss`, exactly as configured.
+    pub issuer: Arc<str>,
+    /// `kubernetes.io.namespace`.
+    pub namespace: String,
+    /// `kubernetes.io.serviceaccount.name`.
+    pub service_account: String,
+    /// `kubernetes.io.serviceaccount.uid`.
+    pub service_account_uid: String,
+    /// `kubernetes.io.pod.name`.
+    pub pod: String,
+    /// `kubernetes.io.pod.uid`.
+    pub pod_uid: String,
+    /// `kubernetes.io.node.name`; tokens from before Kubernetes 1.30 have none.
+    pub node: Option<String>,
+}
+
+/// SHA-256 of a token: names it in memory and in logs without being it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    /// The digest of `token`.
+    #[must_use]
+    pub fn of(token: &[u8]) -> Self {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token);
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        Self(bytes)
+    }
+
+    /// The first 16 hexadecimal digits, for logs.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        self.0.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Debug for TokenDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.fingerprint())
+    }
+}
+
+/// On whose behalf a credential is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// This process verified the token's signature and claims.
+    Verified(Identity),
+    /// Nothing is known but the token: EKS Auth is the verifier (delegated verification).
+    Delegated(TokenDigest),
+}
+
+impl Subject {
+    /// The verified identity, if there is one.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Verified(identity) => Some(identity),
+            Self::Delegated(_) => None,
+        }
+    }
+}
+
+/// A bearer token whose bytes are those of a JWT (`[A-Za-z0-9_.-]`) and whose length is within [`TOKEN_BYTES`].
+#[derive(Clone)]
+pub struct BearerToken {
+    text: Zeroizing<String>,
+}
+
+impl BearerToken {
+    /// Checks length and alphabet, nothing else.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let known = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if !TOKEN_BYTES.contains(&bytes.len()) || !bytes.iter().all(known) {
+            return None;
+        }
+        let text = std::str::from_utf8(bytes).ok()?.to_owned();
+        Some(Self { text: Zeroizing::new(text) })
+    }
+
+    /// The token itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Debug for BearerToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BearerToken({} bytes)", self.text.len())
+    }
+}
+
+/// A token as it was presented: what a load shows upstream, until when it is good, and how logs call it.
+#[derive(Debug, Clone)]
+pub struct Presented {
+    /// The token.
+    pub token: BearerToken,
+    /// Its `exp`; unknown when verification is delegated.
+    pub expires_at: Option<SystemTime>,
+    /// Its `jti`, else its fingerprint.
+    pub token_id: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_token_has_the_alphabet_and_length_of_a_jwt() {
+        let ok = [b'a'; 20];
+        assert!(BearerToken::parse(&ok).is_some());
+        assert!(BearerToken::parse(&[b'a'; 16_384]).is_some());
+        assert!(BearerToken::parse(&[b'a'; 16_385]).is_none());
+        assert!(BearerToken::parse(&ok[..19]).is_none());
+        for byte in [b' ', b'\n', b'=', b'+', b'/', 0, 0xff] {
+            let mut bad = ok;
+            bad[3] = byte;
+            assert!(BearerToken::parse(&bad).is_none(), "{byte:#x}");
+        }
+    }
+
+    #[test]
+    fn nothing_prints_a_token() {
+        let token = BearerToken::parse(b"aaaaaaaaaaaaaaaaaaaaaaaa.bbb.ccc").unwrap();
+        assert!(!format!("{token:?}").contains("aaa"));
+        assert_eq!(TokenDigest::of(b"").fingerprint(), "e3b0c44298fc1c14");
+    }
+}

@@ -1,0 +1,393 @@
+//! Every metric of the agent, as one value that is passed in. Label sets are closed enums: no pod, role or account is a label.
+//!
+//! The exposition format is `OpenMetrics` 1.0. Names and labels are an interface, compared with a checked-in list in a test.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Metric, Registry};
+use strum::IntoStaticStr;
+
+use crate::domain::refusal::Reason;
+use crate::observe::process::ProcessCollector;
+
+/// One label: name and value.
+pub type Label = [(&'static str, &'static str); 1];
+type TwoLabels = [(&'static str, &'static str); 2];
+
+/// How a request to the credentials endpoint ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Outcome {
+    /// Served from memory.
+    Hit,
+    /// Served after waiting for AWS.
+    Fresh,
+    /// Served from memory with less life than usual, because its renewal does not get through.
+    Stale,
+    /// 4xx.
+    Refused,
+    /// 503.
+    Unavailable,
+    /// 500.
+    Error,
+}
+
+/// A kind of call that leaves the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Operation {
+    /// EKS Auth.
+    AssumeRoleForPodIdentity,
+    /// A key set or a discovery document.
+    Jwks,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum CallResult {
+    /// Well.
+    Ok,
+    /// Refused for this identity.
+    Denied,
+    /// Too many calls.
+    Throttled,
+    /// Not reached, failed or too slow.
+    Unavailable,
+    /// The agent's own access is at fault.
+    Misconfigured,
+    /// The answer made no sense.
+    Bug,
+}
+
+/// Why an entry left the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum EvictionCause {
+    /// Nobody asked for it any more, or its newest token expired.
+    Lapsed,
+    /// AWS confirmed that the identity has no role any more.
+    Denied,
+    /// It never held anything, or was kept for a moment only because the cache is full or off.
+    Unused,
+}
+
+/// A limit that sheds load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Limit {
+    /// Connections in all.
+    Connections,
+    /// Connections of one source address.
+    SourceConnections,
+    /// Failed verifications.
+    Verification,
+    /// Requests of one pod.
+    PodRate,
+    /// Entries in the cache.
+    CacheSize,
+}
+
+/// All metrics and the registry that encodes them.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// The credentials endpoint.
+    pub requests: Requests,
+    /// Calls that leave the node.
+    pub upstream: Upstream,
+    /// The cache and its renewals.
+    pub cache: CacheMetrics,
+    /// Connections and shed load.
+    pub front: FrontMetrics,
+    /// 1 while EKS Auth is the only verifier of tokens.
+    pub verification_delegated: Gauge,
+    /// 1 when tokens are held against this node's name.
+    pub node_name_known: Gauge,
+    /// When the node's own credentials end, Unix seconds; 0 while unknown or endless.
+    pub node_credentials_expiry: Gauge,
+}
+
+/// `credlet_requests_total` and what goes with it. The handles of each outcome are resolved at construction.
+#[derive(Debug)]
+pub struct Requests {
+    hit: ByOutcome,
+    fresh: ByOutcome,
+    stale: ByOutcome,
+    refused: ByOutcome,
+    unavailable: ByOutcome,
+    error: ByOutcome,
+    refusals: Family<Label, Counter>,
+    served_remaining: Histogram,
+}
+
+#[derive(Debug)]
+struct ByOutcome {
+    total: Counter,
+    duration: Histogram,
+}
+
+/// `credlet_upstream_*`.
+#[derive(Debug)]
+pub struct Upstream {
+    requests: Family<TwoLabels, Counter>,
+    duration: Histograms,
+    /// Calls under way.
+    pub inflight: Gauge,
+    /// Calls that wait for a permit of the node's budget.
+    pub waiting: Gauge,
+}
+
+/// `credlet_cache_*`, `credlet_refresh*` and neighbours.
+#[derive(Debug)]
+pub struct CacheMetrics {
+    /// Entries held.
+    pub entries: Gauge,
+    evictions: Family<Label, Counter>,
+    refreshes: Family<Label, Counter>,
+    /// Seconds between when a renewal was due and when it succeeded.
+    pub refresh_lag: Histogram,
+    /// 1 while renewals rest because the agent's own AWS access is at fault.
+    pub renewals_paused: Gauge,
+    /// Refusals by AWS that wait for their confirmation while a valid credential is served.
+    pub denials_unconfirmed: Counter,
+}
+
+/// `credlet_connections*`, `credlet_sheds_total`, `credlet_listener_up`.
+#[derive(Debug)]
+pub struct FrontMetrics {
+    /// Open connections.
+    pub connections: Gauge,
+    connections_refused: Family<Label, Counter>,
+    sheds: Family<Label, Counter>,
+    listener_up: Family<Label, Gauge>,
+}
+
+/// From 100 µs, where hits are, to the answer deadline and beyond; seconds.
+const REQUEST_BUCKETS: [f64; 14] =
+    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.9, 1.0];
+/// From a close endpoint to the longest flight; seconds.
+const UPSTREAM_BUCKETS: [f64; 10] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// The windows in which SDKs refresh, up to the longest session; seconds.
+const REMAINING_BUCKETS: [f64; 10] = [60.0, 300.0, 600.0, 900.0, 1200.0, 1800.0, 3600.0, 7200.0, 21_600.0, 43_200.0];
+/// Seconds to hours; a late renewal is tried again for as long as its credential lives.
+const LAG_BUCKETS: [f64; 8] = [0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0];
+
+type Histograms = Family<Label, Histogram, fn() -> Histogram>;
+
+impl Metrics {
+    /// All metrics, registered.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(ProcessCollector));
+        let own = registry.sub_registry_with_prefix("credlet");
+        let build = [("version", env!("CARGO_PKG_VERSION")), ("commit", env!("CREDLET_COMMIT"))];
+        own.register("build", "What is running", Info::new(build));
+        Self {
+            requests: Requests::new(own),
+            upstream: Upstream::new(own),
+            cache: CacheMetrics::new(own),
+            front: FrontMetrics::new(own),
+            verification_delegated: registered(own, "verification_delegated", "1 while EKS Auth is the only verifier of tokens"),
+            node_name_known: registered(own, "node_name_known", "1 when tokens are held against this node's name"),
+            node_credentials_expiry: registered(
+                own,
+                "node_credentials_expiry_timestamp_seconds",
+                "When the node's own credentials end",
+            ),
+            registry,
+        }
+    }
+
+    /// Adds values that are computed when somebody asks for them; their names bear the prefix already.
+    pub fn register_collector(&mut self, collector: Box<dyn Collector>) {
+        self.registry.register_collector(collector);
+    }
+
+    /// The exposition.
+    ///
+    /// # Errors
+    /// When a collector fails to write.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A new metric with its zero value, registered as `name`.
+fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    register_as(registry, name, help, M::default())
+}
+
+fn register_as<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+impl Requests {
+    fn new(registry: &mut Registry) -> Self {
+        let total: Family<Label, Counter> = registered(registry, "requests", "Requests to the credentials endpoint, by outcome");
+        let duration: Histograms = Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS));
+        let duration = register_as(registry, "request_duration_seconds", "From the complete head to the answer", duration);
+        let of = |outcome: Outcome| {
+            let label = [("outcome", outcome.into())];
+            ByOutcome { total: total.get_or_create_owned(&label), duration: duration.get_or_create_owned(&label) }
+        };
+        Self {
+            hit: of(Outcome::Hit),
+            fresh: of(Outcome::Fresh),
+            stale: of(Outcome::Stale),
+            refused: of(Outcome::Refused),
+            unavailable: of(Outcome::Unavailable),
+            error: of(Outcome::Error),
+            refusals: registered(registry, "refusals", "Requests and connections refused, by reason"),
+            served_remaining: register_as(
+                registry,
+                "served_remaining_seconds",
+                "Life left on what was served",
+                Histogram::new(REMAINING_BUCKETS),
+            ),
+        }
+    }
+
+    /// Counts a finished request.
+    pub fn finished(&self, outcome: Outcome, took: Duration) {
+        let handles = match outcome {
+            Outcome::Hit => &self.hit,
+            Outcome::Fresh => &self.fresh,
+            Outcome::Stale => &self.stale,
+            Outcome::Refused => &self.refused,
+            Outcome::Unavailable => &self.unavailable,
+            Outcome::Error => &self.error,
+        };
+        handles.total.inc();
+        handles.duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts the life left on what was served.
+    pub fn served(&self, remaining: Duration) {
+        self.served_remaining.observe(remaining.as_secs_f64());
+    }
+
+    /// Counts a refusal.
+    pub fn refused(&self, reason: Reason) {
+        self.refusals.get_or_create(&[("reason", reason.label())]).inc();
+    }
+}
+
+impl Upstream {
+    fn new(registry: &mut Registry) -> Self {
+        let duration: Histograms = Family::new_with_constructor(|| Histogram::new(UPSTREAM_BUCKETS));
+        Self {
+            requests: registered(registry, "upstream_requests", "Calls that left the node, by operation and result"),
+            duration: register_as(registry, "upstream_request_duration_seconds", "How long they took", duration),
+            inflight: registered(registry, "upstream_inflight", "Calls to AWS under way"),
+            waiting: registered(registry, "upstream_waiting", "Calls to AWS that wait for a permit of the node's budget"),
+        }
+    }
+
+    /// Counts a finished call.
+    pub fn finished(&self, operation: Operation, result: CallResult, took: Duration) {
+        let operation: &'static str = operation.into();
+        self.requests.get_or_create(&[("operation", operation), ("result", result.into())]).inc();
+        self.duration.get_or_create(&[("operation", operation)]).observe(took.as_secs_f64());
+    }
+}
+
+impl CacheMetrics {
+    fn new(registry: &mut Registry) -> Self {
+        Self {
+            entries: registered(registry, "cache_entries", "Credentials held"),
+            evictions: registered(registry, "cache_evictions", "Entries that left, by cause"),
+            refreshes: registered(registry, "refreshes", "Renewals, by result"),
+            refresh_lag: register_as(
+                registry,
+                "refresh_lag_seconds",
+                "From when a renewal was due to its success",
+                Histogram::new(LAG_BUCKETS),
+            ),
+            renewals_paused: registered(
+                registry,
+                "renewals_paused",
+                "1 while renewals rest for a fault of the agent's AWS access",
+            ),
+            denials_unconfirmed: registered(
+                registry,
+                "denials_unconfirmed",
+                "Refusals by AWS that a later call has not confirmed yet",
+            ),
+        }
+    }
+
+    /// Counts an entry that left.
+    pub fn evicted(&self, cause: EvictionCause) {
+        self.evictions.get_or_create(&[("cause", cause.into())]).inc();
+    }
+
+    /// Counts a finished renewal.
+    pub fn refreshed(&self, result: CallResult) {
+        self.refreshes.get_or_create(&[("result", result.into())]).inc();
+    }
+}
+
+impl FrontMetrics {
+    fn new(registry: &mut Registry) -> Self {
+        Self {
+            connections: registered(registry, "connections", "Open connections to the credentials endpoint"),
+            connections_refused: registered(registry, "connections_refused", "Connections closed at once, by limit"),
+            sheds: registered(registry, "sheds", "Requests shed, by limit"),
+            listener_up: registered(registry, "listener_up", "1 while the credentials endpoint listens, by address family"),
+        }
+    }
+
+    /// Counts a connection closed by a limit.
+    pub fn connection_refused(&self, limit: Limit) {
+        self.connections_refused.get_or_create(&[("limit", limit.into())]).inc();
+    }
+
+    /// Counts a request shed by a limit.
+    pub fn shed(&self, limit: Limit) {
+        self.sheds.get_or_create(&[("limit", limit.into())]).inc();
+    }
+
+    /// Says whether the credentials endpoint listens on an address of this family.
+    pub fn listener_up(&self, address: IpAddr, up: bool) {
+        let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+        self.listener_up.get_or_create(&[("family", family)]).set(i64::from(up));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_bears_the_prefix_and_the_process_is_included() {
+        let metrics = Metrics::new();
+        metrics.requests.finished(Outcome::Hit, Duration::from_micros(200));
+        metrics.requests.refused(Reason::Host);
+        metrics.upstream.finished(Operation::Jwks, CallResult::Ok, Duration::from_millis(3));
+        let text = metrics.encode().unwrap();
+        assert!(text.contains("credlet_requests_total{outcome=\"hit\"} 1"), "{text}");
+        assert!(text.contains("credlet_refusals_total{reason=\"host\"} 1"));
+        assert!(text.contains("credlet_upstream_requests_total{operation=\"jwks\",result=\"ok\"} 1"));
+        assert!(text.contains("credlet_build_info{version="));
+        assert!(text.contains("process_resident_memory_bytes "));
+        assert!(text.ends_with("# EOF\n"));
+    }
+}
