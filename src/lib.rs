@@ -27,12 +27,12 @@
 
 pub mod base;
 pub mod domain;
+pub mod limits;
 pub mod observe;
-// pub mod limits;
 // pub mod egress;
-// pub mod token;
+pub mod token;
 // pub mod exchange;
-// pub mod cache;
+pub mod cache;
 // pub mod broker;
 // pub mod front;
 // pub mod admin;

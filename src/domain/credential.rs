@@ -165,10 +165,11 @@ impl Credential {
         now.until(self.expires_at) > LEAST_SERVED_LIFE
     }
 
-    /// Whether it leaves SDKs the life they like to have.
+    /// Whether it has less life left than SDKs like to have. A session of under 40 minutes ages in its second half: nothing is
+    /// won by renewing it earlier.
     #[must_use]
-    pub fn is_fresh(&self, now: Now) -> bool {
-        now.until(self.expires_at) >= FRESH_LIFE
+    pub fn is_aging(&self, now: Now) -> bool {
+        now.until(self.expires_at) < FRESH_LIFE.min(self.lifetime() / 2)
     }
 }
 
@@ -251,8 +252,8 @@ mod tests {
         assert!(!credential.is_servable(before(Duration::from_secs(60))));
         assert!(credential.is_servable(before(Duration::from_millis(60_001))));
         assert!(!credential.is_servable(at(credential.expires_at() + Duration::from_secs(1))));
-        assert!(credential.is_fresh(before(FRESH_LIFE)));
-        assert!(!credential.is_fresh(before(FRESH_LIFE - Duration::from_secs(1))));
+        assert!(!credential.is_aging(before(FRESH_LIFE)));
+        assert!(credential.is_aging(before(FRESH_LIFE - Duration::from_secs(1))));
     }
 
     #[test]

@@ -42,6 +42,12 @@ impl TokenDigest {
         Self(bytes)
     }
 
+    /// The digest itself.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The first 16 hexadecimal digits, for logs.
     #[must_use]
     pub fn fingerprint(&self) -> String {

@@ -14,6 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 use strum::IntoStaticStr;
 
+use crate::domain::mint::Failure;
 use crate::domain::refusal::Reason;
 use crate::observe::process::ProcessCollector;
 
@@ -65,6 +66,19 @@ pub enum CallResult {
     Misconfigured,
     /// The answer made no sense.
     Bug,
+}
+
+impl<T> From<&Result<T, Failure>> for CallResult {
+    fn from(result: &Result<T, Failure>) -> Self {
+        match result {
+            Ok(_) => Self::Ok,
+            Err(Failure::Denied(_)) => Self::Denied,
+            Err(Failure::Throttled { .. }) => Self::Throttled,
+            Err(Failure::Unavailable(_)) => Self::Unavailable,
+            Err(Failure::Misconfigured(_)) => Self::Misconfigured,
+            Err(Failure::Bug(_)) => Self::Bug,
+        }
+    }
 }
 
 /// Why an entry left the cache.

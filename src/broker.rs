@@ -1,0 +1,134 @@
+//! The use case: a pod presents its token and gets credentials of its role.
+//!
+//! [`Broker::credentials`] is the whole line of steps, each a function of what the one before returned: the token proves a
+//! caller, the policy grants what that caller may have, the cache has it or fetches it. It knows no HTTP, and the steps know
+//! nothing of each other.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::clock::{Clock, Now};
+use crate::cache::{Cache, Found, How, Missing};
+use crate::domain::mint::Failure;
+use crate::domain::policy::grant;
+use crate::domain::refusal::{Reason, Refusal};
+use crate::limits::pods::PodRates;
+use crate::observe::audit::Audit;
+use crate::observe::metrics::{Limit, Metrics, Outcome};
+use crate::token::{Caller, Verifier};
+
+/// From the complete head to when waiting for keys ends; 50 ms of the 900 are left for the answer.
+const KEYS_WAIT: Duration = Duration::from_millis(850);
+/// When a client should ask again that came before the answer of AWS did, or met a limit.
+const SOON: Duration = Duration::from_secs(1);
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The bearer token: JWT characters only, of a JWT's length; nothing about it is verified yet.
+    pub token: &'a [u8],
+    /// The NAME in the path, if there is one.
+    pub target: Option<&'a str>,
+    /// Where the connection comes from; never a proof of anything.
+    pub source: IpAddr,
+    /// When the head was complete.
+    pub at: Now,
+}
+
+/// What is served.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// The response body.
+    pub document: Bytes,
+    /// How it came.
+    pub outcome: Outcome,
+    /// How long it is still valid.
+    pub remaining: Duration,
+}
+
+/// The steps and what they need.
+#[derive(Debug)]
+pub struct Broker {
+    /// Proof of tokens.
+    pub verifier: Verifier,
+    /// `--pod-rate`.
+    pub rates: PodRates,
+    /// Credentials held.
+    pub cache: Cache,
+    /// The trail of refusals.
+    pub audit: Arc<Audit>,
+    /// Time.
+    pub clock: Clock,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Broker {
+    /// Credentials for whoever presents the token, within 900 ms of `ask.at` whatever AWS does.
+    ///
+    /// # Errors
+    /// The refusal that the caller is told.
+    pub async fn credentials(&self, ask: Ask<'_>) -> Result<Served, Refusal> {
+        let caller = self.verifier.verify(ask.token, ask.source, ask.at.mono + KEYS_WAIT).await.map_err(|refusal| {
+            self.refused(None, &refusal);
+            refusal
+        })?;
+        self.serve(&caller, ask).await.map_err(|refusal| {
+            self.refused(Some(&caller), &refusal);
+            refusal
+        })
+    }
+
+    async fn serve(&self, caller: &Caller, ask: Ask<'_>) -> Result<Served, Refusal> {
+        if !self.rates.admits(caller.subject(), ask.at) {
+            return Err(Refusal::from(Reason::PodRate).retry_after(SOON));
+        }
+        let grant = grant(caller.audience(), ask.target)?;
+        let found = self.cache.credential(caller, &grant, ask.at).await.map_err(refusal)?;
+        Ok(self.served(&found))
+    }
+
+    fn served(&self, found: &Found) -> Served {
+        let outcome = match found.how {
+            How::Held => Outcome::Hit,
+            How::Loaded => Outcome::Fresh,
+            How::Stale => Outcome::Stale,
+        };
+        let remaining = self.clock.now().until(found.credential.expires_at());
+        Served { document: found.credential.document(), outcome, remaining }
+    }
+
+    fn refused(&self, caller: Option<&Caller>, refusal: &Refusal) {
+        let limit = match refusal.reason {
+            Reason::VerifyBudget => Some(Limit::Verification),
+            Reason::PodRate => Some(Limit::PodRate),
+            Reason::CacheFull => Some(Limit::CacheSize),
+            _ => None,
+        };
+        if let Some(limit) = limit {
+            self.metrics.front.shed(limit);
+        }
+        let who = caller.map(|caller| (&**caller.subject(), &**caller.presented()));
+        self.audit.refused(who, refusal, self.clock.now());
+    }
+}
+
+/// What the caller is told when there are no credentials for it.
+fn refusal(missing: Missing) -> Refusal {
+    let (failure, remembered) = match missing {
+        Missing::Failed { failure, remembered } => (failure, remembered),
+        Missing::Pending => return Refusal::from(Reason::UpstreamTimeout).retry_after(SOON),
+        Missing::Full => return Refusal::from(Reason::CacheFull).retry_after(SOON),
+    };
+    let reason = match &failure {
+        Failure::Denied(_) => return Refusal::new(Reason::UpstreamDenied, failure.to_string()),
+        Failure::Throttled { .. } => Reason::UpstreamThrottled,
+        Failure::Unavailable(_) => Reason::UpstreamUnavailable,
+        Failure::Misconfigured(_) => Reason::UpstreamMisconfigured,
+        Failure::Bug(_) => Reason::UpstreamMismatch,
+    };
+    Refusal::new(reason, failure.to_string()).retry_after(remembered.unwrap_or(SOON))
+}

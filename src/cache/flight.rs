@@ -1,0 +1,100 @@
+//! One load of one entry, in its own task: whoever waits for it shares its result, and it lands even if nobody waits any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::cache::Shared;
+use crate::cache::entry::Landed;
+use crate::cache::slots::Slot;
+use crate::domain::credential::Credential;
+use crate::domain::mint::{Failure, Order, Urgency};
+
+/// The longest a load takes, waiting for its permit included.
+const LONGEST: Duration = Duration::from_secs(10);
+/// A load that a request waits for tries so often: SDKs retry at once or not at all, so patience has to be here.
+const ATTEMPTS: u32 = 4;
+/// Full-jitter pause between attempts: up to this, doubling.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// What a load brings.
+pub(crate) type Loaded = Result<Arc<Credential>, Failure>;
+
+/// How far a load has come.
+#[derive(Debug, Clone)]
+pub(crate) enum Progress {
+    /// Under way, after so many failed attempts as left their last failure here.
+    Flying(Option<Failure>),
+    /// Ended.
+    Landed(Loaded),
+}
+
+/// Runs the load that `slot`'s entry has just marked as begun.
+pub(crate) fn launch(shared: &Arc<Shared>, slot: &Arc<Slot>, urgency: Urgency) -> JoinHandle<Loaded> {
+    let (shared, slot) = (Arc::clone(shared), Arc::clone(slot));
+    let tasks = shared.tasks.clone();
+    tasks.spawn(async move {
+        let load = shared.tasks.spawn(fly(Arc::clone(&shared), Arc::clone(&slot), urgency));
+        let result = load.await.unwrap_or_else(|_| Err(Failure::Bug("the load panicked".into())));
+        land(&shared, &slot, result.clone());
+        result
+    })
+}
+
+async fn fly(shared: Arc<Shared>, slot: Arc<Slot>, urgency: Urgency) -> Loaded {
+    let deadline = shared.clock.now().mono + LONGEST;
+    let attempts = if urgency == Urgency::Foreground { ATTEMPTS } else { 1 };
+    for attempt in 1.. {
+        let result = attempt_once(&shared, &slot, urgency, deadline).await;
+        let Err(failure @ (Failure::Unavailable(_) | Failure::Throttled { .. })) = result else { return result };
+        let pause = FIRST_PAUSE.saturating_mul(1 << attempt.min(8)).mul_f64(rand::random());
+        if attempt >= attempts || shared.clock.now().mono + pause >= deadline {
+            return Err(failure);
+        }
+        slot.publish(Progress::Flying(Some(failure)));
+        tokio::time::sleep(pause).await;
+    }
+    Err(Failure::Bug("no attempt was made".into()))
+}
+
+async fn attempt_once(shared: &Shared, slot: &Slot, urgency: Urgency, deadline: Instant) -> Loaded {
+    let presented = slot.newest();
+    let order = Order {
+        subject: Arc::clone(&slot.key.subject),
+        presented: Arc::clone(&presented),
+        grant: slot.key.grant.clone(),
+        urgency,
+        deadline,
+    };
+    let credential = shared.mint.mint(order).await?;
+    shared.audit.issued(&slot.key.subject, &presented, &slot.key.grant, &credential);
+    Ok(Arc::new(credential))
+}
+
+fn land(shared: &Shared, slot: &Slot, result: Loaded) {
+    let now = shared.clock.now();
+    shared.pause.learn(&result, now, &shared.metrics);
+    let landed = slot.with_entry(|entry| entry.landed(result.clone(), rand::random(), now));
+    note(shared, slot, &landed, &result);
+    slot.publish(Progress::Landed(result));
+    // The refresher ends with the process; then nothing is renewed any more anyway.
+    let _ = shared.timers.send(slot.key.clone());
+}
+
+fn note(shared: &Shared, slot: &Slot, landed: &Landed, result: &Loaded) {
+    if *landed == Landed::Unconfirmed {
+        shared.metrics.cache.denials_unconfirmed.inc();
+    }
+    let Err(failure) = result else { return };
+    let identity = slot.key.subject.identity();
+    tracing::warn!(
+        namespace = identity.map(|identity| identity.namespace.as_str()),
+        service_account = identity.map(|identity| identity.service_account.as_str()),
+        pod_name = identity.map(|identity| identity.pod.as_str()),
+        still_served = matches!(landed, Landed::Kept | Landed::Unconfirmed),
+        error = %failure,
+        "no new credentials"
+    );
+}

@@ -1,0 +1,220 @@
+//! Credentials by pod and grant: the rules are in [`entry`], the loads in [`flight`], the timers in [`refresh`].
+//!
+//! The key is what was verified, never the token's text, so that a token the kubelet rotated is a hit; and never the service
+//! account alone, since EKS Auth stamps the pod's name and UID into the session. A load belongs to the process: it goes on when
+//! the client that caused it hangs up, and lands here for the client's next try.
+
+pub mod entry;
+pub mod flight;
+pub mod refresh;
+pub mod slots;
+pub mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::base::clock::{Clock, Now};
+use crate::base::tasks::Tasks;
+use crate::cache::entry::{Answer, Keeping};
+use crate::cache::flight::Progress;
+use crate::cache::refresh::Pause;
+use crate::cache::slots::{EntryKey, Slot, Slots};
+use crate::domain::credential::Credential;
+use crate::domain::mint::{Failure, Mint, Urgency};
+use crate::domain::policy::Grant;
+use crate::observe::audit::Audit;
+use crate::observe::metrics::Metrics;
+use crate::token::Caller;
+
+/// From the complete head of a request to when its wait for a load ends; 50 ms of the 900 are left for the answer.
+const WAIT: Duration = Duration::from_millis(850);
+
+/// `--max-cache-size` and `--max-credential-retention-before-renewal`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Entries kept; 0 keeps none.
+    pub capacity: usize,
+    /// Renew at the latest after this.
+    pub longest_retention: Option<Duration>,
+}
+
+/// The cache. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    shared: Arc<Shared>,
+}
+
+/// What the cache, its flights and its refresher share.
+pub(crate) struct Shared {
+    mint: Arc<dyn Mint>,
+    slots: Slots,
+    pause: Pause,
+    timers: mpsc::UnboundedSender<EntryKey>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    audit: Arc<Audit>,
+    tasks: Tasks,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cache").finish_non_exhaustive()
+    }
+}
+
+/// The parts of the process that the cache works with.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// Time.
+    pub clock: Clock,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// The trail of issued credentials.
+    pub audit: Arc<Audit>,
+    /// Where loads and the refresher run.
+    pub tasks: Tasks,
+}
+
+/// A credential, and how it came.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Servable when it was found.
+    pub credential: Arc<Credential>,
+    /// How it came.
+    pub how: How,
+}
+
+/// How a credential came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// It was held.
+    Held,
+    /// It was waited for.
+    Loaded,
+    /// It was held with little life left, and its renewal has not come through.
+    Stale,
+}
+
+/// Why there is no credential.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// Its load failed.
+    #[error("{failure}")]
+    Failed {
+        /// How.
+        failure: Failure,
+        /// How long the failure is remembered; `None` if a new load may begin at once.
+        remembered: Option<Duration>,
+    },
+    /// Its load has not ended yet, and goes on.
+    #[error("AWS has not answered yet")]
+    Pending,
+    /// There is no room, not even for the moment that a load takes.
+    #[error("the cache is full")]
+    Full,
+}
+
+impl Cache {
+    /// An empty cache; its refresher runs until shutdown.
+    #[must_use]
+    pub fn new(config: Config, mint: Arc<dyn Mint>, parts: Parts) -> Self {
+        let Parts { clock, metrics, audit, tasks } = parts;
+        let (timers, due) = mpsc::unbounded_channel();
+        let slots = Slots::new(config, Arc::clone(&metrics));
+        let shared =
+            Arc::new(Shared { mint, slots, pause: Pause::default(), timers, clock, metrics, audit, tasks: tasks.clone() });
+        tasks.spawn_critical("refresh", refresh::run(Arc::clone(&shared), due));
+        Self { shared }
+    }
+
+    /// The credential that `grant` gives `caller`, for a request whose head was complete at `asked`.
+    ///
+    /// # Errors
+    /// [`Missing`] when there is none in time.
+    pub async fn credential(&self, caller: &Caller, grant: &Grant, asked: Now) -> Result<Found, Missing> {
+        let (slot, answer) = self.ask(caller, grant)?;
+        let wait_until = asked.mono + WAIT;
+        match answer {
+            Answer::Serve(credential) => Ok(self.held(credential)),
+            Answer::Refuse(failure, left) => Err(Missing::Failed { failure, remembered: Some(left) }),
+            Answer::Wait => self.await_load(&slot, wait_until).await,
+            Answer::ServeAfter { held, until } => {
+                let loaded = self.await_load(&slot, until.min(wait_until)).await;
+                loaded.or_else(|missing| self.fall_back(held, missing))
+            }
+        }
+    }
+
+    /// Every entry's state, for operators.
+    #[must_use]
+    pub fn status(&self) -> Vec<status::EntryStatus> {
+        let now = self.shared.clock.now();
+        self.shared.slots.all().iter().map(|slot| slot.status(now)).collect()
+    }
+
+    /// Asks the entry, which a concurrent removal may have ended: then a new one.
+    fn ask(&self, caller: &Caller, grant: &Grant) -> Result<(Arc<Slot>, Answer), Missing> {
+        loop {
+            let now = self.shared.clock.now();
+            let slot = self.shared.slots.find_or_add(caller, grant, now).ok_or(Missing::Full)?;
+            if let Some((answer, begins)) = slot.ask(caller.presented(), now) {
+                if begins {
+                    flight::launch(&self.shared, &slot, Urgency::Foreground);
+                }
+                return Ok((slot, answer));
+            }
+        }
+    }
+
+    fn held(&self, credential: Arc<Credential>) -> Found {
+        let how = if credential.is_aging(self.shared.clock.now()) { How::Stale } else { How::Held };
+        Found { credential, how }
+    }
+
+    fn fall_back(&self, held: Arc<Credential>, missing: Missing) -> Result<Found, Missing> {
+        if held.is_servable(self.shared.clock.now()) { Ok(Found { credential: held, how: How::Stale }) } else { Err(missing) }
+    }
+
+    async fn await_load(&self, slot: &Slot, until: Instant) -> Result<Found, Missing> {
+        let mut progress = slot.progress();
+        let ended = progress.wait_for(|progress| matches!(progress, Progress::Landed(_)));
+        match tokio::time::timeout_at(until, ended).await.map(|ended| ended.map(|progress| landing(&progress))) {
+            Ok(Ok(found)) => found,
+            Ok(Err(_)) => Err(Missing::Pending),
+            Err(_) => Err(so_far(&progress)),
+        }
+    }
+}
+
+fn landing(progress: &Progress) -> Result<Found, Missing> {
+    match progress {
+        Progress::Landed(Ok(credential)) => Ok(Found { credential: Arc::clone(credential), how: How::Loaded }),
+        Progress::Landed(Err(failure)) => Err(Missing::Failed { failure: failure.clone(), remembered: None }),
+        Progress::Flying(_) => Err(Missing::Pending),
+    }
+}
+
+/// A load that goes on after a failed attempt: the failure says more than that time is up.
+fn so_far(progress: &watch::Receiver<Progress>) -> Missing {
+    match &*progress.borrow() {
+        Progress::Flying(Some(failure)) => Missing::Failed { failure: failure.clone(), remembered: None },
+        Progress::Flying(None) | Progress::Landed(_) => Missing::Pending,
+    }
+}
+
+impl Config {
+    fn keeping(self, kept: bool) -> Keeping {
+        Keeping { kept, longest: self.longest_retention }
+    }
+
+    fn caches(self) -> bool {
+        self.capacity > 0 && self.longest_retention.is_none_or(|longest| !longest.is_zero())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! Where entries are kept: who may have a place, and how to find it.
+//!
+//! Our own count admits newcomers; moka holds the places and bounds them from above, since it can pin nothing: a live pod's
+//! entry must not go because others come. A newcomer without a place gets a passing one, which is gone seconds after its load.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use foldhash::quality::RandomState;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::base::clock::Now;
+use crate::cache::Config;
+use crate::cache::entry::{Answer, End, Entry, Wake};
+use crate::cache::flight::Progress;
+use crate::cache::status::EntryStatus;
+use crate::domain::identity::{Presented, Subject};
+use crate::domain::policy::Grant;
+use crate::observe::metrics::{EvictionCause, Metrics};
+use crate::token::Caller;
+
+/// Newcomers served at once without a place of their own.
+const PASSING_PLACES: usize = 512;
+
+/// What a credential is kept by: verified facts and the grant.
+#[derive(Debug, Clone)]
+pub(crate) struct EntryKey {
+    pub(crate) subject: Arc<Subject>,
+    pub(crate) grant: Grant,
+}
+
+/// The facts of a subject that make it another one for AWS.
+fn essence(subject: &Subject) -> (&str, &str, &[u8]) {
+    match subject {
+        Subject::Verified(identity) => (&identity.issuer, &identity.service_account_uid, identity.pod_uid.as_bytes()),
+        Subject::Delegated(digest) => ("", "", digest.as_bytes()),
+    }
+}
+
+impl PartialEq for EntryKey {
+    fn eq(&self, other: &Self) -> bool {
+        essence(&self.subject) == essence(&other.subject) && self.grant == other.grant
+    }
+}
+
+impl Eq for EntryKey {}
+
+impl Hash for EntryKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (_, _, unique) = essence(&self.subject);
+        (unique, &self.grant).hash(state);
+    }
+}
+
+/// One entry's place.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) key: EntryKey,
+    kept: bool,
+    state: Mutex<SlotState>,
+}
+
+#[derive(Debug)]
+struct SlotState {
+    entry: Entry,
+    progress: watch::Sender<Progress>,
+    removed: bool,
+}
+
+impl Slot {
+    /// `None` if the slot has been removed meanwhile.
+    pub(crate) fn ask(&self, presented: &Arc<Presented>, now: Now) -> Option<(Answer, bool)> {
+        let mut state = self.state.lock();
+        if state.removed {
+            return None;
+        }
+        let (answer, begins) = state.entry.ask(presented, now);
+        if begins {
+            state.progress.send_replace(Progress::Flying(None));
+        }
+        Some((answer, begins))
+    }
+
+    /// Marks a renewal as under way, unless a load is.
+    pub(crate) fn begin_renewal(&self, now: Now) -> bool {
+        let mut state = self.state.lock();
+        let begins = !state.removed && state.entry.begin_renewal(now);
+        if begins {
+            state.progress.send_replace(Progress::Flying(None));
+        }
+        begins
+    }
+
+    pub(crate) fn wake(&self, now: Now) -> Wake {
+        self.state.lock().entry.wake(now)
+    }
+
+    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
+        self.state.lock().progress.subscribe()
+    }
+
+    pub(crate) fn publish(&self, progress: Progress) {
+        self.state.lock().progress.send_replace(progress);
+    }
+
+    pub(crate) fn newest(&self) -> Arc<Presented> {
+        Arc::clone(self.state.lock().entry.newest())
+    }
+
+    pub(crate) fn with_entry<T>(&self, act: impl FnOnce(&mut Entry) -> T) -> T {
+        act(&mut self.state.lock().entry)
+    }
+
+    pub(crate) fn status(&self, now: Now) -> EntryStatus {
+        EntryStatus::of(&self.key, &self.state.lock().entry, now)
+    }
+}
+
+/// All places.
+pub(crate) struct Slots {
+    config: Config,
+    kept: AtomicUsize,
+    passing: AtomicUsize,
+    by_key: moka::sync::Cache<EntryKey, Arc<Slot>, RandomState>,
+    metrics: Arc<Metrics>,
+}
+
+impl Slots {
+    pub(crate) fn new(config: Config, metrics: Arc<Metrics>) -> Self {
+        let bound = u64::try_from(config.capacity.saturating_add(PASSING_PLACES).saturating_mul(2)).unwrap_or(u64::MAX);
+        let by_key = moka::sync::Cache::builder().max_capacity(bound).build_with_hasher(RandomState::default());
+        Self { config, kept: AtomicUsize::new(0), passing: AtomicUsize::new(0), by_key, metrics }
+    }
+
+    pub(crate) fn find(&self, key: &EntryKey) -> Option<Arc<Slot>> {
+        self.by_key.get(key)
+    }
+
+    /// `None` when there is no place.
+    pub(crate) fn find_or_add(&self, caller: &Caller, grant: &Grant, now: Now) -> Option<Arc<Slot>> {
+        let key = EntryKey { subject: Arc::clone(caller.subject()), grant: grant.clone() };
+        if let Some(slot) = self.by_key.get(&key) {
+            return Some(slot);
+        }
+        if self.config.caches() && self.kept.load(Ordering::Relaxed) >= self.config.capacity {
+            self.drop_orphans(now);
+        }
+        let owned = key.clone();
+        self.by_key.optionally_get_with(key, || self.place(owned, caller.presented(), now))
+    }
+
+    /// Takes a slot out; asks that hold it already are sent to a new one.
+    pub(crate) fn remove(&self, slot: &Slot, end: End) {
+        let mut state = slot.state.lock();
+        if std::mem::replace(&mut state.removed, true) {
+            return;
+        }
+        drop(state);
+        self.by_key.invalidate(&slot.key);
+        self.give_back(slot.kept);
+        self.metrics.cache.evicted(match end {
+            End::Lapsed => EvictionCause::Lapsed,
+            End::Denied => EvictionCause::Denied,
+            End::Empty | End::Passing => EvictionCause::Unused,
+        });
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Slot>> {
+        self.by_key.iter().map(|(_, slot)| slot).collect()
+    }
+
+    fn place(&self, key: EntryKey, presented: &Arc<Presented>, now: Now) -> Option<Arc<Slot>> {
+        let kept = self.config.caches() && take_place(&self.kept, self.config.capacity);
+        if !kept && !take_place(&self.passing, PASSING_PLACES) {
+            return None;
+        }
+        if kept {
+            self.metrics.cache.entries.inc();
+        }
+        let entry = Entry::new(Arc::clone(presented), self.config.keeping(kept), now);
+        let state = SlotState { entry, progress: watch::Sender::new(Progress::Flying(None)), removed: false };
+        Some(Arc::new(Slot { key, kept, state: Mutex::new(state) }))
+    }
+
+    fn give_back(&self, kept: bool) {
+        if kept {
+            self.kept.fetch_sub(1, Ordering::Relaxed);
+            self.metrics.cache.entries.dec();
+        } else {
+            self.passing.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Entries whose pod can't prove itself any more are the only ones that make room.
+    fn drop_orphans(&self, now: Now) {
+        for slot in self.all().iter().filter(|slot| slot.kept && slot.with_entry(|entry| entry.is_orphaned(now))) {
+            self.remove(slot, End::Lapsed);
+        }
+    }
+}
+
+fn take_place(count: &AtomicUsize, most: usize) -> bool {
+    count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < most).then_some(taken + 1)).is_ok()
+}

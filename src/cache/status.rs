@@ -1,0 +1,51 @@
+//! An entry as operators see it: names, times and the last error; never a secret.
+
+use serde::Serialize;
+
+use crate::base::clock::Now;
+use crate::cache::entry::Entry;
+use crate::cache::slots::EntryKey;
+use crate::domain::credential::rfc3339;
+
+/// One line of `credlet status`.
+#[derive(Debug, Clone, Serialize)]
+pub struct EntryStatus {
+    /// As verified; absent while AWS has not yet answered for a delegated token.
+    pub namespace: Option<String>,
+    /// See `namespace`.
+    pub service_account: Option<String>,
+    /// Absent with delegated verification.
+    pub pod_name: Option<String>,
+    /// Absent with delegated verification.
+    pub pod_uid: Option<String>,
+    /// The assumed role.
+    pub role_arn: Option<String>,
+    /// CloudTrail's name for the session.
+    pub access_key_id: Option<String>,
+    /// RFC 3339.
+    pub expires_at: Option<String>,
+    /// Seconds; 0 when it is due.
+    pub renewal_in_seconds: Option<u64>,
+    /// The last failure, if nothing has gone well since.
+    pub last_error: Option<String>,
+}
+
+impl EntryStatus {
+    pub(crate) fn of(key: &EntryKey, entry: &Entry, now: Now) -> Self {
+        let identity = key.subject.identity();
+        let held = entry.held();
+        let provenance = held.map(|credential| credential.provenance());
+        let named = |verified: Option<&String>, answered: Option<&String>| verified.or(answered).cloned();
+        Self {
+            namespace: named(identity.map(|who| &who.namespace), provenance.map(|from| &from.namespace)),
+            service_account: named(identity.map(|who| &who.service_account), provenance.map(|from| &from.service_account)),
+            pod_name: identity.map(|who| who.pod.clone()),
+            pod_uid: identity.map(|who| who.pod_uid.clone()),
+            role_arn: provenance.map(|from| from.role_arn.clone()),
+            access_key_id: held.map(|credential| credential.access_key_id().to_owned()),
+            expires_at: held.and_then(|credential| rfc3339(credential.expires_at())),
+            renewal_in_seconds: entry.renewal_due().map(|due| due.saturating_duration_since(now.mono).as_secs()),
+            last_error: entry.last_failure().map(ToString::to_string),
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! The node's budget of calls to AWS.
+//!
+//! EKS Auth's limits are low, unpublished and shared by a whole account, so a node paces itself: a token bucket, requests that
+//! wait before renewals that don't, and a latch that closes when AWS asks for fewer calls. Who has no permit waits in line; a
+//! caller that left the line costs nothing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::base::bucket::Bucket;
+use crate::base::clock::Clock;
+use crate::base::tasks::Tasks;
+use crate::domain::mint::{Failure, Urgency};
+use crate::observe::metrics::Metrics;
+
+/// How long the latch stays closed when AWS names no time.
+const DEFAULT_LATCH: Duration = Duration::from_secs(1);
+/// The longest time that AWS may close the latch for: a typo upstream must not silence a node for a day.
+const LONGEST_LATCH: Duration = Duration::from_secs(300);
+/// After each of these the rate recovers by [`RECOVERY_SHARE`] of the configured one.
+const RECOVERY_STEP: Duration = Duration::from_secs(10);
+const RECOVERY_SHARE: f64 = 0.1;
+/// The rate never falls below this share of the configured one.
+const LEAST_SHARE: f64 = 0.05;
+/// Of so many permits one is kept for renewals that are due soon.
+const KEPT_ONE_IN: u32 = 5;
+
+/// `--max-service-qps`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Config {
+    /// Calls a second; the burst is twice that.
+    pub per_second: f64,
+}
+
+/// The budget. Clones share it.
+#[derive(Debug, Clone)]
+pub struct UpstreamBudget {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    tasks: Tasks,
+}
+
+#[derive(Debug)]
+struct State {
+    configured: f64,
+    rate: f64,
+    rate_set_at: Instant,
+    bucket: Bucket,
+    closed_until: Option<Instant>,
+    lines: Lines,
+    timer_runs: bool,
+}
+
+/// Who waits, most urgent line first, each in order of arrival.
+#[derive(Debug, Default)]
+struct Lines {
+    foreground: VecDeque<oneshot::Sender<()>>,
+    due_soon: VecDeque<oneshot::Sender<()>>,
+    background: VecDeque<oneshot::Sender<()>>,
+    /// Foreground permits since the last one kept for renewals.
+    foreground_in_a_row: u32,
+}
+
+/// The right to make one call, for as long as the call lasts.
+#[derive(Debug)]
+pub struct Permit {
+    _inflight: Counted,
+}
+
+/// One more in a gauge, until it is dropped, however that comes.
+#[derive(Debug)]
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl UpstreamBudget {
+    /// A full budget.
+    #[must_use]
+    pub fn new(config: Config, clock: Clock, metrics: Arc<Metrics>, tasks: Tasks) -> Self {
+        let now = clock.now().mono;
+        let state = State {
+            configured: config.per_second,
+            rate: config.per_second,
+            rate_set_at: now,
+            bucket: Bucket::new(config.per_second, 2.0 * config.per_second, now),
+            closed_until: None,
+            lines: Lines::default(),
+            timer_runs: false,
+        };
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), clock, metrics, tasks }) }
+    }
+
+    /// Waits in line for the right to make one call.
+    ///
+    /// # Errors
+    /// `Throttled` when there is none before `deadline`.
+    pub async fn permit(&self, urgency: Urgency, deadline: Instant) -> Result<Permit, Failure> {
+        let (sender, receiver) = oneshot::channel();
+        self.shared.state.lock().lines.of(urgency).push_back(sender);
+        let _waiting = Counted::new(&self.shared.metrics.upstream.waiting);
+        self.pump();
+        match tokio::time::timeout_at(deadline, receiver).await {
+            Ok(Ok(())) => Ok(Permit { _inflight: Counted::new(&self.shared.metrics.upstream.inflight) }),
+            Ok(Err(_)) | Err(_) => Err(Failure::Throttled { retry_after: self.closed_for() }),
+        }
+    }
+
+    /// AWS asked for fewer calls: none are made until `retry_after`, and fewer for a while.
+    pub fn throttled(&self, retry_after: Option<Duration>) {
+        let now = self.shared.clock.now().mono;
+        self.shared.state.lock().throttle(retry_after.unwrap_or(DEFAULT_LATCH), now);
+    }
+
+    /// How long AWS still asks to be left alone.
+    #[must_use]
+    pub fn closed_for(&self) -> Option<Duration> {
+        let now = self.shared.clock.now().mono;
+        self.shared.state.lock().closed_until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero())
+    }
+
+    /// Calls a second at present.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        let mut state = self.shared.state.lock();
+        state.recover(self.shared.clock.now().mono);
+        state.rate
+    }
+
+    /// Hands out what permits there are, and wakes when the next one comes if somebody still waits.
+    fn pump(&self) {
+        let now = self.shared.clock.now().mono;
+        let mut state = self.shared.state.lock();
+        state.hand_out(now);
+        if state.timer_runs || state.lines.are_empty() {
+            return;
+        }
+        state.timer_runs = true;
+        let wake_at = state.next_permit(now);
+        drop(state);
+        let budget = self.clone();
+        self.shared.tasks.spawn(async move {
+            tokio::time::sleep_until(wake_at).await;
+            budget.shared.state.lock().timer_runs = false;
+            budget.pump();
+        });
+    }
+}
+
+impl State {
+    fn hand_out(&mut self, now: Instant) {
+        self.recover(now);
+        if self.closed_until.is_some_and(|until| until > now) {
+            return;
+        }
+        self.closed_until = None;
+        while self.bucket.has(now) {
+            let Some(waiting) = self.lines.next() else { return };
+            if waiting.send(()).is_ok() {
+                self.bucket.take(now);
+            }
+        }
+    }
+
+    fn next_permit(&mut self, now: Instant) -> Instant {
+        let next = self.bucket.next(now) + Duration::from_millis(1);
+        self.closed_until.map_or(next, |until| next.max(until))
+    }
+
+    /// Answers to calls that were under way when AWS first said so don't halve the rate again.
+    fn throttle(&mut self, delay: Duration, now: Instant) {
+        let until = now + delay.min(LONGEST_LATCH);
+        if self.closed_until.is_none_or(|closed| closed <= now) {
+            self.recover(now);
+            self.set_rate((self.rate / 2.0).max(self.configured * LEAST_SHARE), now);
+            self.bucket.drain(now);
+        }
+        self.closed_until = Some(self.closed_until.map_or(until, |closed| closed.max(until)));
+    }
+
+    fn recover(&mut self, now: Instant) {
+        while self.rate < self.configured && now.saturating_duration_since(self.rate_set_at) >= RECOVERY_STEP {
+            let at = self.rate_set_at + RECOVERY_STEP;
+            self.set_rate(self.configured.mul_add(RECOVERY_SHARE, self.rate).min(self.configured), at);
+        }
+    }
+
+    fn set_rate(&mut self, rate: f64, at: Instant) {
+        self.rate = rate;
+        self.rate_set_at = at;
+        self.bucket.set_rate(rate, at);
+    }
+}
+
+impl Lines {
+    fn of(&mut self, urgency: Urgency) -> &mut VecDeque<oneshot::Sender<()>> {
+        match urgency {
+            Urgency::Foreground => &mut self.foreground,
+            Urgency::DueSoon => &mut self.due_soon,
+            Urgency::Background => &mut self.background,
+        }
+    }
+
+    /// Forgets who left, then says whether somebody waits.
+    fn are_empty(&mut self) -> bool {
+        for line in [&mut self.foreground, &mut self.due_soon, &mut self.background] {
+            line.retain(|waiting| !waiting.is_closed());
+        }
+        self.foreground.is_empty() && self.due_soon.is_empty() && self.background.is_empty()
+    }
+
+    fn next(&mut self) -> Option<oneshot::Sender<()>> {
+        if self.foreground_in_a_row + 1 >= KEPT_ONE_IN
+            && let Some(kept) = self.due_soon.pop_front()
+        {
+            self.foreground_in_a_row = 0;
+            return Some(kept);
+        }
+        if let Some(first) = self.foreground.pop_front() {
+            self.foreground_in_a_row += 1;
+            return Some(first);
+        }
+        self.foreground_in_a_row = 0;
+        self.due_soon.pop_front().or_else(|| self.background.pop_front())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(per_second: f64) -> UpstreamBudget {
+        UpstreamBudget::new(Config { per_second }, Clock::System, Arc::default(), Tasks::default())
+    }
+
+    fn in_secs(seconds: u64) -> Instant {
+        Clock::System.now().mono + Duration::from_secs(seconds)
+    }
+
+    async fn use_up(budget: &UpstreamBudget, count: usize) {
+        for _ in 0..count {
+            budget.permit(Urgency::Foreground, in_secs(0)).await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_and_then_the_rate() {
+        let budget = budget(5.0);
+        use_up(&budget, 10).await;
+        assert_eq!(budget.permit(Urgency::Foreground, in_secs(0)).await.unwrap_err(), Failure::Throttled { retry_after: None });
+        let start = Clock::System.now().mono;
+        use_up_waiting(&budget, 10).await;
+        let took = Clock::System.now().mono - start;
+        assert!((Duration::from_millis(1900)..Duration::from_millis(2300)).contains(&took), "{took:?}");
+    }
+
+    async fn use_up_waiting(budget: &UpstreamBudget, count: usize) {
+        for _ in 0..count {
+            budget.permit(Urgency::Foreground, in_secs(60)).await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_go_before_renewals_but_one_in_five_is_kept() {
+        let budget = budget(1.0);
+        use_up(&budget, 2).await;
+        let (order, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let lines = [(Urgency::Background, 1), (Urgency::DueSoon, 2), (Urgency::Foreground, 9)];
+        for (urgency, count) in lines {
+            for _ in 0..count {
+                let (budget, order) = (budget.clone(), order.clone());
+                tokio::spawn(async move {
+                    budget.permit(urgency, in_secs(600)).await.unwrap();
+                    order.send(urgency).unwrap();
+                });
+                tokio::task::yield_now().await;
+            }
+        }
+        drop(order);
+        let mut got = Vec::new();
+        while let Some(urgency) = seen.recv().await {
+            got.push(urgency);
+        }
+        let kept: Vec<usize> = (0..got.len()).filter(|&at| got[at] == Urgency::DueSoon).collect();
+        assert!(kept.len() == 2 && kept[1] - kept[0] == 5, "{got:?}");
+        assert_eq!(got.last(), Some(&Urgency::Background));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttling_closes_halves_and_recovers_by_a_tenth() {
+        let budget = budget(10.0);
+        budget.throttled(Some(Duration::from_secs(7)));
+        budget.throttled(Some(Duration::from_secs(3)));
+        let failure = budget.permit(Urgency::Foreground, in_secs(1)).await.unwrap_err();
+        assert_eq!(failure, Failure::Throttled { retry_after: Some(Duration::from_secs(6)) });
+        assert!((budget.rate() - 5.0).abs() < 1e-9, "two answers of one moment halve once");
+        let start = Clock::System.now().mono;
+        budget.permit(Urgency::Foreground, in_secs(60)).await.unwrap();
+        let waited = Clock::System.now().mono - start;
+        assert!((Duration::from_secs(6)..Duration::from_millis(6300)).contains(&waited), "{waited:?}");
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!((budget.rate() - 6.0).abs() < 1e-9);
+        tokio::time::advance(Duration::from_secs(120)).await;
+        assert!((budget.rate() - 10.0).abs() < 1e-9);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_left_the_line_costs_nothing() {
+        let budget = budget(1.0);
+        use_up(&budget, 2).await;
+        for _ in 0..50 {
+            budget.permit(Urgency::Foreground, in_secs(0)).await.unwrap_err();
+        }
+        let start = Clock::System.now().mono;
+        budget.permit(Urgency::Foreground, in_secs(60)).await.unwrap();
+        assert!(Clock::System.now().mono - start < Duration::from_millis(1100));
+    }
+}
