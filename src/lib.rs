@@ -33,9 +33,10 @@ pub mod observe;
 pub mod token;
 // pub mod exchange;
 pub mod cache;
-// pub mod broker;
+pub mod broker;
 // pub mod front;
-// pub mod admin;
+pub mod node;
+pub mod admin;
 // #[cfg(feature = "dev")]
 // pub mod sim;
 // pub mod config;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `credlet` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    credlet::cli::main()
+}

@@ -1,51 +1,66 @@
 //! Readiness as a latch of named parts.
 //!
 //! Each part that must work before the node may be called ready holds a [`Part`] and says what it waits for, or that it is
-//! done. The probe reads the list; nothing else does.
+//! done. Parts that the node can do without are advisory: they are told, but hold nothing up.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+type Reasons = BTreeMap<String, String>;
+
 /// What the whole process still waits for, by the name of the part.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    pending: Arc<Mutex<BTreeMap<String, String>>>,
+    pending: Arc<Mutex<Reasons>>,
+    advice: Arc<Mutex<Reasons>>,
 }
 
 /// One part's own line in the list.
 #[derive(Debug, Clone)]
 pub struct Part {
     name: String,
-    readiness: Readiness,
+    list: Arc<Mutex<Reasons>>,
 }
 
 impl Readiness {
     /// Adds a part that is pending for `reason` until it says otherwise.
     #[must_use]
     pub fn part(&self, name: impl Into<String>, reason: impl Into<String>) -> Part {
-        let part = Part { name: name.into(), readiness: self.clone() };
+        let part = Part { name: name.into(), list: Arc::clone(&self.pending) };
         part.pending(reason);
         part
     }
 
+    /// Adds a part that never holds readiness up; it works until it says otherwise.
+    #[must_use]
+    pub fn advisory(&self, name: impl Into<String>) -> Part {
+        Part { name: name.into(), list: Arc::clone(&self.advice) }
+    }
+
     /// Name and reason of each pending part; empty when ready.
     #[must_use]
-    pub fn pending(&self) -> BTreeMap<String, String> {
+    pub fn pending(&self) -> Reasons {
         self.pending.lock().clone()
+    }
+
+    /// Name and reason of each advisory part that does not work.
+    #[must_use]
+    pub fn advice(&self) -> Reasons {
+        self.advice.lock().clone()
     }
 }
 
 impl Part {
     /// This part works.
     pub fn ready(&self) {
-        self.readiness.pending.lock().remove(&self.name);
+        self.list.lock().remove(&self.name);
     }
 
     /// This part waits for something; `reason` tells an operator for what.
     pub fn pending(&self, reason: impl Into<String>) {
-        self.readiness.pending.lock().insert(self.name.clone(), reason.into());
+        self.list.lock().insert(self.name.clone(), reason.into());
     }
 }
 
@@ -63,5 +78,13 @@ mod tests {
         assert!(readiness.pending().is_empty());
         keys.pending("lost");
         assert!(!readiness.pending().is_empty());
+    }
+
+    #[test]
+    fn advice_holds_nothing_up() {
+        let readiness = Readiness::default();
+        readiness.advisory("metrics").pending("port taken");
+        assert!(readiness.pending().is_empty());
+        assert_eq!(readiness.advice().len(), 1);
     }
 }

@@ -53,7 +53,6 @@ impl Tasks {
     }
 
     /// Completes once [`Tasks::shutdown`] was called.
-    #[must_use]
     pub fn shutting_down(&self) -> WaitForCancellationFutureOwned {
         self.shutdown.clone().cancelled_owned()
     }

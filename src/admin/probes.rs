@@ -1,0 +1,121 @@
+//! `/healthz` and `/readyz`.
+//!
+//! Health says that the process can make progress and asks nobody else, so that an outage elsewhere never restarts it. Readiness
+//! sends a nonce to each address that is served and takes it for served only when the nonce comes back: that the address leads
+//! to this very process, and not to one that took it over, is what a pod relies on.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper::header::HOST;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use tokio::net::TcpStream;
+
+use crate::admin::http::Answer;
+use crate::base::readiness::Readiness;
+use crate::base::tasks::Tasks;
+use crate::front::Front;
+
+/// The kubelet gives a probe one second by default.
+const SELF_PROBE: Duration = Duration::from_millis(800);
+
+/// What the probes look at.
+#[derive(Debug, Clone)]
+pub struct Probes {
+    /// The parts that must work.
+    pub readiness: Readiness,
+    /// The tasks that must run.
+    pub tasks: Tasks,
+    /// The addresses that must lead here.
+    pub front: Arc<Front>,
+}
+
+/// Whether this process serves, and if not, why.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ready {
+    /// Whether it does.
+    pub ready: bool,
+    /// What it waits for, by part.
+    pub pending: BTreeMap<String, String>,
+    /// What does not work but holds nothing up.
+    pub advice: BTreeMap<String, String>,
+}
+
+impl Probes {
+    /// Answers the kubelet.
+    pub async fn answer(&self, path: &str) -> Answer {
+        match path {
+            "/healthz" => self.health(),
+            "/readyz" => {
+                let ready = self.ready().await;
+                let status = if ready.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                Answer::json(status, &ready)
+            }
+            _ => Answer::not_found(),
+        }
+    }
+
+    /// Asks every part and every address.
+    pub async fn ready(&self) -> Ready {
+        let mut pending = self.readiness.pending();
+        if self.tasks.is_shutting_down() {
+            pending.insert("shutdown".into(), "the process is on its way out".into());
+        }
+        for address in self.front.listening() {
+            if let Err(reason) = self.reaches_itself(address).await {
+                pending.insert(format!("self-probe {address}"), reason);
+            }
+        }
+        Ready { ready: pending.is_empty(), pending, advice: self.readiness.advice() }
+    }
+
+    fn health(&self) -> Answer {
+        let ended = self.tasks.ended();
+        let status = if ended.is_empty() { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
+        Answer::json(status, &serde_json::json!({ "healthy": ended.is_empty(), "ended": ended }))
+    }
+
+    async fn reaches_itself(&self, address: SocketAddr) -> Result<(), String> {
+        let nonce = self.front.nonces().issue();
+        match tokio::time::timeout(SELF_PROBE, status_of(address, &format!("/v1/self/{nonce}"))).await {
+            Ok(Ok(StatusCode::NO_CONTENT)) => Ok(()),
+            Ok(Ok(status)) => Err(format!("another process answers on this address ({status})")),
+            Ok(Err(error)) => Err(format!("no answer: {error}")),
+            Err(_) => Err(format!("no answer within {} ms", SELF_PROBE.as_millis())),
+        }
+    }
+}
+
+/// Why an address did not answer.
+#[derive(Debug, thiserror::Error)]
+enum Unreached {
+    #[error("{0}")]
+    Connect(#[from] std::io::Error),
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    #[error("{0}")]
+    Request(#[from] hyper::http::Error),
+    #[error("the connection closed")]
+    Closed,
+}
+
+/// The status of a GET, without any proxy.
+async fn status_of(address: SocketAddr, path: &str) -> Result<StatusCode, Unreached> {
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::get(path).header(HOST, address.to_string()).body(Empty::<Bytes>::new())?;
+    tokio::select! {
+        response = sender.send_request(request) => Ok(response?.status()),
+        ended = connection => {
+            ended?;
+            Err(Unreached::Closed)
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! `credlet server`: check the configuration, serve until told to stop.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::App;
+use crate::base::clock::Clock;
+use crate::cli::{USAGE, fail};
+use crate::config::Config;
+use crate::config::flags::ServerFlags;
+use crate::observe::logging;
+
+/// Threads for connections: one core serves a hundred thousand requests a second, and each idle thread costs memory on every
+/// node.
+const WORKERS: usize = 2;
+
+pub(super) fn main(flags: &ServerFlags) -> ExitCode {
+    let config = match Config::of_server(flags, &|name| std::env::var(name).ok()) {
+        Ok(config) => config,
+        Err(faults) => {
+            let _ = writeln!(std::io::stderr(), "{faults}");
+            return USAGE.into();
+        }
+    };
+    serve(config).unwrap_or_else(|error| fail(&error))
+}
+
+fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    logging::init(config.logging)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    runtime(WORKERS)?.block_on(async {
+        let app = App::start(config, Clock::System).await?;
+        let signal = stop_signal().await?;
+        tracing::info!(signal, "stopping");
+        app.stop().await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// A runtime for an agent.
+pub(super) fn runtime(workers: usize) -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().context("no runtime")
+}
+
+/// The name of the signal that ends the process, once it comes.
+pub(super) async fn stop_signal() -> anyhow::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}

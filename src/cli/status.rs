@@ -1,0 +1,121 @@
+//! `credlet status`: the running agent's status, as a table or as JSON.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use hyper::StatusCode;
+use serde_json::Value;
+
+use crate::admin::status::ask;
+
+/// What `credlet status` can be told.
+#[derive(Debug, Args)]
+pub(super) struct StatusFlags {
+    /// Print the status document as it is
+    #[arg(long, conflicts_with = "ready")]
+    json: bool,
+    /// Print nothing but what is pending, and exit 0 if this agent serves, 1 if it does not
+    #[arg(long)]
+    ready: bool,
+    /// The run directory of the agent to ask
+    #[arg(long, env = "CREDLET_RUN_DIR", value_name = "DIR", default_value = "/run/credlet")]
+    run_dir: PathBuf,
+}
+
+pub(super) fn main(flags: &StatusFlags) -> anyhow::Result<ExitCode> {
+    let path = if flags.ready { "/readyz" } else { "/status" };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (status, body) = runtime.block_on(ask(&flags.run_dir, path))?;
+    let document: Value = serde_json::from_slice(&body)?;
+    let text = match flags {
+        StatusFlags { json: true, .. } => format!("{document:#}\n"),
+        StatusFlags { ready: true, .. } => pending(&document),
+        _ => table(&document),
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(if status == StatusCode::OK { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn pending(document: &Value) -> String {
+    members(&document["pending"]).map(|(part, reason)| format!("{part}: {}\n", text(reason))).collect()
+}
+
+/// The document for a terminal: what ails the agent first, then its parts, then its entries.
+fn table(document: &Value) -> String {
+    let mut out = String::new();
+    let ready = if document["ready"] == true { "ready" } else { "NOT READY" };
+    let _ = writeln!(out, "credlet {} ({}), {ready}, up {} s", cell(document, "version"), cell(document, "commit"), cell(document, "uptime_seconds"));
+    for (heading, list) in [("waits for", "pending"), ("advice", "advice")] {
+        for (part, reason) in members(&document[list]) {
+            let _ = writeln!(out, "  {heading}: {part}: {}", text(reason));
+        }
+    }
+    section(&mut out, "listeners", &document["listeners"], &["address", "listening", "detail"]);
+    let verification = &document["verification"];
+    let _ = writeln!(out, "\nverification: {}, node name {}", cell(verification, "standing"), cell(verification, "node_name"));
+    section(&mut out, "issuers", &verification["issuers"], &["issuer", "keys", "age_seconds", "last_error"]);
+    let node = &document["node_credentials"];
+    let _ = writeln!(out, "\nnode credentials: {}, until {}", cell(node, "source"), cell(node, "expires_at"));
+    let upstream = &document["upstream"];
+    let throttled = cell(upstream, "throttled_for_seconds");
+    let _ = writeln!(out, "calls to AWS: {} a second, throttled for {throttled} s", cell(upstream, "calls_per_second"));
+    let columns = ["namespace", "service_account", "pod_name", "role_arn", "expires_at", "renewal_in_seconds", "last_error"];
+    section(&mut out, "entries", &document["entries"], &columns);
+    out
+}
+
+/// A list of objects as aligned columns.
+fn section(out: &mut String, name: &str, rows: &Value, columns: &[&str]) {
+    let rows: Vec<&Value> = rows.as_array().into_iter().flatten().collect();
+    let _ = writeln!(out, "\n{name}: {}", rows.len());
+    if rows.is_empty() {
+        return;
+    }
+    let heading = columns.iter().map(|column| column.to_uppercase()).collect();
+    let lines: Vec<Vec<String>> =
+        std::iter::once(heading).chain(rows.iter().map(|row| columns.iter().map(|column| cell(row, column)).collect())).collect();
+    let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(String::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    for line in &lines {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect::<Vec<_>>().join("  ");
+        let _ = writeln!(out, "  {}", cells.trim_end());
+    }
+}
+
+fn members(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    object.as_object().into_iter().flatten()
+}
+
+fn cell(row: &Value, column: &str) -> String {
+    text(&row[column])
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".into(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_table_tells_what_ails_first_and_aligns_entries() {
+        let document = json!({
+            "version": "1", "commit": "c", "uptime_seconds": 5, "ready": false, "pending": {"keys": "no answer"}, "advice": {},
+            "entries": [{"namespace": "long-namespace", "service_account": "s"}, {"namespace": "n", "service_account": "t"}],
+        });
+        let table = table(&document);
+        assert!(table.starts_with("credlet 1 (c), NOT READY, up 5 s\n  waits for: keys: no answer\n"), "{table}");
+        assert!(table.contains("  long-namespace  s  ") && table.contains("  n               t  "), "{table}");
+        assert_eq!(pending(&document), "keys: no answer\n");
+    }
+}

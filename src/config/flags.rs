@@ -1,0 +1,92 @@
+//! The flags of `credlet server`, as text. Each has an environment variable `CREDLET_<FLAG>`; a flag wins over its variable.
+
+use clap::Args;
+
+/// Flags and variables as they were given; [`crate::config::Config::of_server`] says what they mean.
+#[derive(Debug, Clone, Args)]
+pub struct ServerFlags {
+    /// EKS cluster of this node
+    #[arg(short, long, env = "CREDLET_CLUSTER_NAME", value_name = "NAME")]
+    pub cluster_name: Option<String>,
+
+    /// Addresses to serve on, repeated or separated by commas
+    #[arg(
+        short,
+        long,
+        env = "CREDLET_BIND_HOSTS",
+        value_name = "ADDRESS",
+        value_delimiter = ',',
+        default_value = "169.254.170.23,[fd00:ec2::23]"
+    )]
+    pub bind_hosts: Vec<String>,
+
+    /// Port of the credentials endpoint
+    #[arg(short, long, env = "CREDLET_PORT", default_value = "80")]
+    pub port: String,
+
+    /// Port of /healthz and /readyz, on localhost
+    #[arg(long, env = "CREDLET_PROBE_PORT", value_name = "PORT", default_value = "2703")]
+    pub probe_port: String,
+
+    /// Address of /metrics
+    #[arg(long, env = "CREDLET_METRICS_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0")]
+    pub metrics_address: String,
+
+    /// Port of /metrics; 0 switches it off
+    #[arg(long, env = "CREDLET_METRICS_PORT", value_name = "PORT", default_value = "2705")]
+    pub metrics_port: String,
+
+    /// Accepted token issuer, with its keys as a JWKS URL or file, else by OIDC discovery; without any, the cluster's own API
+    /// server is asked
+    #[arg(long, env = "CREDLET_ISSUER", value_name = "ISS[=KEYS]", value_delimiter = ',')]
+    pub issuer: Vec<String>,
+
+    /// Accepted token audience
+    #[arg(
+        long,
+        env = "CREDLET_AUDIENCE",
+        value_delimiter = ',',
+        default_value = "pods.eks.amazonaws.com,sts.amazonaws.com"
+    )]
+    pub audience: Vec<String>,
+
+    /// Who verifies tokens: local, delegated (EKS Auth alone), or auto
+    #[arg(long, env = "CREDLET_TOKEN_VERIFICATION", value_name = "MODE", default_value = "auto")]
+    pub token_verification: String,
+
+    /// This node's name: tokens of other nodes' pods are refused [env NODE_NAME also]
+    #[arg(long, env = "CREDLET_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+
+    /// Requests a second of one pod, with bursts of twice that
+    #[arg(long, env = "CREDLET_POD_RATE", value_name = "RATE", default_value = "1000")]
+    pub pod_rate: String,
+
+    /// EKS Auth endpoint instead of the SDK's
+    #[arg(long, env = "CREDLET_ENDPOINT", value_name = "URL")]
+    pub endpoint: Option<String>,
+
+    /// Credentials held at most; 0 holds none
+    #[arg(long, env = "CREDLET_MAX_CACHE_SIZE", value_name = "COUNT", default_value = "2000")]
+    pub max_cache_size: String,
+
+    /// Calls a second to AWS from this node, with bursts of twice that
+    #[arg(long, env = "CREDLET_MAX_SERVICE_QPS", value_name = "RATE", default_value = "5")]
+    pub max_service_qps: String,
+
+    /// Renew credentials at the latest after this (3h, 90m); 0 holds none
+    #[arg(long, env = "CREDLET_MAX_CREDENTIAL_RETENTION_BEFORE_RENEWAL", value_name = "DURATION")]
+    pub max_credential_retention_before_renewal: Option<String>,
+
+    /// Directory of this process's own, for the status socket
+    #[arg(long, env = "CREDLET_RUN_DIR", value_name = "DIR", default_value = "/run/credlet")]
+    pub run_dir: String,
+
+    /// Least level that is logged: error, warn, info, debug, trace
+    #[arg(short, long, env = "CREDLET_VERBOSITY", value_name = "LEVEL", default_value = "info")]
+    pub verbosity: String,
+
+    /// How log lines look: json or text
+    #[arg(long, env = "CREDLET_LOG_FORMAT", value_name = "FORMAT", default_value = "json")]
+    pub log_format: String,
+}

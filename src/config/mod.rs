@@ -1,0 +1,178 @@
+//! Flags and environment, checked into one [`Config`] of the components' own configs.
+//!
+//! Everything is read as text first and checked here, so that an operator sees all faults of a configuration at once and not one
+//! a restart.
+
+mod checks;
+pub mod flags;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use url::Url;
+
+use crate::admin;
+use crate::cache;
+use crate::config::checks::Checks;
+use crate::config::flags::ServerFlags;
+use crate::egress::own_endpoint;
+use crate::exchange;
+use crate::front;
+use crate::limits;
+use crate::observe::logging;
+use crate::token::config as token;
+
+/// Where Kubernetes mounts a pod's own service account token.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// Verified tokens remembered for each pod: an old and a new one overlap, for each of two audiences.
+const TOKENS_PER_POD: usize = 4;
+/// Pods whose tokens are remembered however small the cache is.
+const LEAST_PODS: usize = 256;
+
+/// A variable of the environment.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// A checked configuration of the agent.
+#[derive(Debug)]
+pub struct Config {
+    /// The credentials endpoint.
+    pub front: front::Config,
+    /// Probes, metrics, status.
+    pub admin: admin::Config,
+    /// Proof of tokens.
+    pub token: token::Config,
+    /// Calls to AWS.
+    pub exchange: exchange::Config,
+    /// Credentials held.
+    pub cache: cache::Config,
+    /// Requests of one pod.
+    pub pods: limits::pods::Config,
+    /// Calls of this node.
+    pub upstream: limits::upstream::Config,
+    /// Logs.
+    pub logging: logging::Config,
+    /// What is legal but deserves a word.
+    pub warnings: Vec<String>,
+}
+
+/// All that is wrong with a configuration; never empty.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Faults(pub Vec<String>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for Faults {}
+
+impl Config {
+    /// Checks the flags of `credlet server` and the variables that go with them.
+    ///
+    /// # Errors
+    /// Every fault, each naming its flag or variable.
+    pub fn of_server(flags: &ServerFlags, variable: Lookup<'_>) -> Result<Self, Faults> {
+        let mut checks = Checks::default();
+        let config = server(&mut checks, flags, variable);
+        if let Some(config) = &config
+            && let Err(error) = own_endpoint::refuse(variable, &config.front.addresses())
+        {
+            checks.faults.push(error.to_string());
+        }
+        match config {
+            Some(config) if checks.faults.is_empty() => Ok(Self { warnings: checks.warnings, ..config }),
+            _ => Err(Faults(checks.faults)),
+        }
+    }
+}
+
+/// `None` only with a fault noted.
+fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Option<Config> {
+    let front = front(checks, flags);
+    let admin = admin(checks, flags);
+    let cache = cache(checks, flags);
+    let token = token(checks, flags, variable, cache.as_ref().map_or(0, |cache| cache.capacity));
+    let exchange = exchange(checks, flags);
+    let pod_rate = checks.rate("pod-rate", &flags.pod_rate);
+    let service_rate = checks.rate("max-service-qps", &flags.max_service_qps);
+    let logging = logging(checks, flags);
+    Some(Config {
+        front: front?,
+        admin: admin?,
+        token: token?,
+        exchange: exchange?,
+        cache: cache?,
+        pods: limits::pods::Config { per_second: pod_rate? },
+        upstream: limits::upstream::Config { per_second: service_rate? },
+        logging: logging?,
+        warnings: Vec::new(),
+    })
+}
+
+fn front(checks: &mut Checks, flags: &ServerFlags) -> Option<front::Config> {
+    let hosts = checks.hosts(&flags.bind_hosts);
+    Some(front::Config::new(hosts, checks.port("port", &flags.port)?))
+}
+
+fn admin(checks: &mut Checks, flags: &ServerFlags) -> Option<admin::Config> {
+    let metrics = checks.metrics(&flags.metrics_address, &flags.metrics_port);
+    Some(admin::Config {
+        probe_port: checks.port("probe-port", &flags.probe_port)?,
+        metrics,
+        run_dir: PathBuf::from(&flags.run_dir),
+    })
+}
+
+fn cache(checks: &mut Checks, flags: &ServerFlags) -> Option<cache::Config> {
+    let retention = "max-credential-retention-before-renewal";
+    let longest_retention = checks.duration(retention, flags.max_credential_retention_before_renewal.as_deref());
+    let capacity = checks.parse("max-cache-size", &flags.max_cache_size, "a count");
+    let off = "0 switches caching off: every request becomes a call to AWS";
+    if capacity == Some(0) {
+        checks.warn("max-cache-size", off);
+    }
+    if longest_retention.is_some_and(|longest| longest.is_zero()) {
+        checks.warn(retention, off);
+    }
+    Some(cache::Config { capacity: capacity?, longest_retention })
+}
+
+fn exchange(checks: &mut Checks, flags: &ServerFlags) -> Option<exchange::Config> {
+    let cluster_name = checks.cluster_name(flags.cluster_name.as_deref());
+    let endpoint = checks.endpoint(flags.endpoint.as_deref());
+    Some(exchange::Config { cluster_name: cluster_name?, endpoint })
+}
+
+fn logging(checks: &mut Checks, flags: &ServerFlags) -> Option<logging::Config> {
+    let (level, format) = (checks.level(&flags.verbosity), checks.format(&flags.log_format));
+    Some(logging::Config { level: level?, format: format? })
+}
+
+fn token(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>, capacity: usize) -> Option<token::Config> {
+    let issuers = checks.issuers(&flags.issuer);
+    let audiences = checks.audiences(&flags.audience);
+    let mode = checks.mode(&flags.token_verification)?;
+    let node_name = flags.node_name.clone().or_else(|| variable("NODE_NAME")).filter(|name| !name.is_empty());
+    let api_server = api_server(variable).filter(|_| mode != token::Mode::Delegated);
+    if mode == token::Mode::Delegated && !issuers.is_empty() {
+        checks.fault("issuer", "has no effect with --token-verification delegated");
+    }
+    if mode == token::Mode::Local && issuers.is_empty() && api_server.is_none() {
+        checks.fault("token-verification", "local needs keys: name an --issuer, or mount a service account token");
+    }
+    let memo_capacity = TOKENS_PER_POD.saturating_mul(capacity.max(LEAST_PODS));
+    Some(token::Config { audiences, node_name, mode, issuers, api_server, memo_capacity })
+}
+
+/// The API server, when the kubelet told where it is and a service account token is mounted.
+fn api_server(variable: Lookup<'_>) -> Option<Arc<token::ApiServer>> {
+    let (host, port) = (variable("KUBERNETES_SERVICE_HOST")?, variable("KUBERNETES_SERVICE_PORT")?);
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let url = Url::parse(&format!("https://{host}:{port}")).ok()?;
+    let [token_file, ca_file] = ["token", "ca.crt"].map(|file| Path::new(SERVICE_ACCOUNT).join(file));
+    token_file.exists().then(|| Arc::new(token::ApiServer { url, token_file, ca_file }))
+}

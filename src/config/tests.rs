@@ -1,0 +1,96 @@
+//! What flags mean, and that every fault is told.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Parser;
+use tracing::level_filters::LevelFilter;
+
+use super::*;
+use crate::token::config::{KeySource, Mode};
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    flags: ServerFlags,
+}
+
+fn check(line: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let flags = Line::try_parse_from(["server"].into_iter().chain(line.split_whitespace())).unwrap().flags;
+    let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+    Config::of_server(&flags, &variable).map_err(|Faults(faults)| faults)
+}
+
+#[test]
+fn the_incumbents_arguments_work() {
+    let config = check("--port 80 --cluster-name myeks --probe-port 2703", &[]).unwrap();
+    let addresses = ["169.254.170.23:80", "[fd00:ec2::23]:80"].map(|address| address.parse::<SocketAddr>().unwrap());
+    assert_eq!(config.front.addresses(), addresses);
+    assert_eq!(config.admin.metrics, Some("0.0.0.0:2705".parse().unwrap()));
+    assert_eq!((config.token.mode, config.cache.capacity), (Mode::Auto, 2000));
+    assert_eq!(config.token.audiences.len(), 2);
+    assert_eq!(config.logging.level, LevelFilter::INFO);
+}
+
+#[test]
+fn all_faults_are_told_together() {
+    let line = "--bind-hosts 0.0.0.0,nowhere --port 70000 --probe-port x --metrics-port -1 --issuer http://far.example \
+                --issuer https://ok.example= --token-verification maybe --pod-rate 0 --endpoint ftp://x --max-cache-size many \
+                --max-service-qps nan --max-credential-retention-before-renewal soon --verbosity loud --log-format xml";
+    let line = line.replace("--metrics-port -1", "--metrics-port=-1");
+    let faults = check(&line, &[]).unwrap_err();
+    let flags = [
+        "bind-hosts", "bind-hosts", "port", "probe-port", "metrics-port", "max-cache-size", "cluster-name", "issuer", "issuer",
+        "token-verification", "pod-rate", "endpoint", "max-service-qps", "max-credential-retention-before-renewal", "verbosity",
+        "log-format",
+    ];
+    for flag in flags {
+        assert!(faults.iter().any(|fault| fault.starts_with(&format!("--{flag}: "))), "{flag} in {faults:#?}");
+    }
+    assert_eq!(faults.len(), flags.len(), "{faults:#?}");
+}
+
+#[test]
+fn issuers_bring_their_keys_or_are_discovered() {
+    let line = "-c demo --issuer https://a.example --issuer https://a.example=keys.json,b=https://b.example/jwks";
+    let issuers = check(line, &[]).unwrap().token.issuers;
+    assert_eq!(issuers.len(), 2);
+    assert!(matches!(&issuers[0].sources[..], [KeySource::Discovery, KeySource::File(_)]));
+    assert!((&*issuers[1].issuer, &issuers[1].sources[..]).0 == "b" && matches!(issuers[1].sources[..], [KeySource::Url(_)]));
+}
+
+#[test]
+fn a_loop_to_itself_is_refused() {
+    let full = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://[fd00:0ec2:0:0::23]/v1/credentials");
+    let faults = check("-c demo", &[full]).unwrap_err();
+    assert!(faults[0].contains("AWS_CONTAINER_CREDENTIALS_FULL_URI"), "{faults:?}");
+    assert!(check("-c demo --bind-hosts 127.0.0.1 --port 9999", &[full]).is_ok());
+}
+
+#[test]
+fn zero_switches_caching_off_with_a_warning() {
+    assert_eq!(check("-c demo --max-cache-size 0", &[]).unwrap().warnings.len(), 1);
+    let config = check("-c demo --max-credential-retention-before-renewal 0", &[]).unwrap();
+    assert_eq!((config.cache.longest_retention, config.warnings.len()), (Some(Duration::ZERO), 1));
+    let config = check("-c demo --max-credential-retention-before-renewal 3h0m0s", &[]).unwrap();
+    assert_eq!(config.cache.longest_retention, Some(Duration::from_secs(10_800)));
+}
+
+#[test]
+fn keys_must_come_from_somewhere_when_local_is_asked_for() {
+    assert!(check("-c demo --token-verification local", &[]).unwrap_err()[0].contains("local needs keys"));
+    assert!(check("-c demo --token-verification local --issuer https://a.example", &[]).is_ok());
+    assert!(check("-c demo --token-verification delegated --issuer https://a.example", &[]).is_err());
+}
+
+#[test]
+fn the_node_name_comes_from_the_flag_or_kubernetes() {
+    let name = |line: &str| check(line, &[("NODE_NAME", "n1")]).unwrap().token.node_name;
+    assert_eq!(name("-c demo").as_deref(), Some("n1"));
+    assert_eq!(name("-c demo --node-name n2").as_deref(), Some("n2"));
+}
+
+#[test]
+fn metrics_can_be_switched_off() {
+    assert_eq!(check("-c demo --metrics-port 0", &[]).unwrap().admin.metrics, None);
+}

@@ -1,0 +1,3 @@
+//! What the process asks of the kernel for itself.
+
+pub mod hardening;
