@@ -36,8 +36,8 @@ pub mod observe;
 // pub mod broker;
 // pub mod front;
 // pub mod admin;
-// #[cfg(feature = "dev")]
-// pub mod sim;
+#[cfg(feature = "dev")]
+pub mod sim;
 // pub mod config;
 // pub mod app;
 // pub mod cli;
