@@ -22,7 +22,7 @@ use crate::sim::state::State;
 /// What is simulated.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Stamps tokens and sessions, and judges them.
+    /// Stamps tokens and sessions, and judges them and the time of signatures: clients must sign by the same time.
     pub clock: Clock,
     /// Name of the cluster.
     pub cluster: String,
@@ -77,7 +77,8 @@ pub struct Cloud {
 }
 
 impl Cloud {
-    /// Starts a cloud on a free port.
+    /// Starts a cloud on a free port. In a runtime whose time is paused, waiting for its sockets counts as idle, so that tokio
+    /// moves time on to the next timer, a client's timeout perhaps.
     ///
     /// # Errors
     /// When loopback has no free port.

@@ -291,7 +291,7 @@ mod tests {
         let token = keys.token(&pod(), AUDIENCE, HOUR);
         let verdict = |token: &str, audience| keys.verify(token, audience).map(|_| ());
         assert_eq!(verdict(&token, "sts.amazonaws.com"), Err(Rejected::Invalid("invalid audience")));
-        assert_eq!(verdict("a.b", AUDIENCE), Err(Rejected::Invalid("unknown key")));
+        assert_eq!(verdict("a.b.c", AUDIENCE), Err(Rejected::Invalid("unknown key")));
         let forged = keys.sign(&keys.header(), "{}");
         let (message, _) = token.rsplit_once('.').unwrap();
         let (_, signature) = forged.rsplit_once('.').unwrap();

@@ -14,9 +14,12 @@ pub mod keys;
 pub mod kubelet;
 pub mod pod;
 mod random;
+mod response;
 pub mod script;
 mod server;
 mod sessions;
 mod sigv4;
 mod state;
 mod sts;
+#[cfg(test)]
+mod tests;

@@ -5,19 +5,15 @@
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::HeaderValue;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
@@ -25,10 +21,15 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::sim::calls::Call;
+use crate::sim::eks_auth;
 use crate::sim::fault::Fault;
+use crate::sim::issuer;
+use crate::sim::keys;
+use crate::sim::random;
+use crate::sim::response::{Payload, halved, insert, response};
 use crate::sim::script::{Behaviour, Operation};
 use crate::sim::state::State;
-use crate::sim::{eks_auth, issuer, keys, random, sts};
+use crate::sim::sts;
 
 /// Pause after an accept that failed, for want of descriptors as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -104,7 +105,8 @@ impl Task<'_> {
 
     async fn perform(&self, reset: &Notify) -> Response<Payload> {
         let latency = self.state.conditions.lock().latency;
-        if self.operation.is_aws() {
+        // A sleep of zero would still take a tick of a millisecond.
+        if self.operation.is_aws() && !latency.is_zero() {
             tokio::time::sleep(latency).await;
         }
         self.behave(self.state.behaviour(self.operation), reset).await
@@ -213,54 +215,5 @@ impl Document {
             Self::Json(json) => json.to_string().into(),
             Self::Xml(text) => text.into(),
         }
-    }
-}
-
-fn response(status: u16, content_type: &'static str, bytes: Bytes) -> Response<Payload> {
-    let mut response = Response::new(Payload { bytes: Some(bytes), is_cut: false });
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    insert(&mut response, "content-type", content_type);
-    response
-}
-
-/// The response with the head of the whole body and half of its bytes.
-fn halved(mut response: Response<Payload>) -> Response<Payload> {
-    let bytes = response.body_mut().bytes.take().unwrap_or_default();
-    insert(&mut response, "content-length", &bytes.len().to_string());
-    *response.body_mut() = Payload { bytes: Some(bytes.slice(..bytes.len() / 2)), is_cut: true };
-    response
-}
-
-/// Sets a header; a value that HTTP does not allow is left out.
-fn insert(response: &mut Response<Payload>, name: &'static str, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        response.headers_mut().insert(name, value);
-    }
-}
-
-/// A body in one piece, after which the connection breaks if it `is_cut`.
-struct Payload {
-    bytes: Option<Bytes>,
-    is_cut: bool,
-}
-
-impl Body for Payload {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let cut = || io::Error::new(io::ErrorKind::BrokenPipe, "cut as scripted");
-        let rest = self.is_cut.then(|| Err(cut()));
-        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))).or(rest))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.bytes.is_none() && !self.is_cut
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let length = self.bytes.as_ref().map_or(0, Bytes::len);
-        let exact = u64::try_from(length).ok().filter(|_| !self.is_cut);
-        exact.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
