@@ -27,18 +27,18 @@
 
 pub mod base;
 pub mod domain;
-pub mod limits;
 pub mod observe;
-// pub mod egress;
+pub mod limits;
+pub mod egress;
 pub mod token;
-// pub mod exchange;
+pub mod exchange;
 pub mod cache;
 pub mod broker;
-// pub mod front;
+pub mod front;
 pub mod node;
 pub mod admin;
-// #[cfg(feature = "dev")]
-// pub mod sim;
-// pub mod config;
-// pub mod app;
-// pub mod cli;
+#[cfg(feature = "dev")]
+pub mod sim;
+pub mod config;
+pub mod app;
+pub mod cli;

@@ -1,0 +1,25 @@
+//! A simulated cluster and AWS, over real HTTP on loopback: what tests, benches and `credlet dev` talk to.
+//!
+//! It checks what AWS checks (SigV4, the token, the association) with code of its own, so that a mistake of the agent can't
+//! cancel itself out, answers in AWS's own shapes, misbehaves as scripted, and records every call, so that "no call to AWS" is
+//! an assertion. Feature `dev`; not in the container image.
+
+pub mod calls;
+pub mod cloud;
+mod eks_auth;
+pub mod fault;
+mod issuer;
+mod key;
+pub mod keys;
+pub mod kubelet;
+pub mod pod;
+mod random;
+mod response;
+pub mod script;
+mod server;
+mod sessions;
+mod sigv4;
+mod state;
+mod sts;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! The principals that simulated AWS knows: the node's static key, and the sessions it has issued.
+//!
+//! A session is written into its own token under a MAC, and its secret follows from its access key, so that nothing is kept and
+//! a hundred thousand sessions cost no memory.
+
+use std::time::SystemTime;
+
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use hyper::Request;
+use serde::{Deserialize, Serialize};
+
+use crate::base::clock::{Now, from_unix_seconds, unix_seconds};
+use crate::base::secret::Secret;
+use crate::domain::credential::Session;
+use crate::sim::random;
+use crate::sim::sigv4::{Scope, Signature, Unauthenticated};
+
+/// The account of all that is simulated.
+pub(super) const ACCOUNT: &str = "111122223333";
+
+/// Characters that bring a session token to about 1 KB, the length of a real one.
+const PADDING: usize = 560;
+
+/// Bytes of the MAC before a token's content: HMAC-SHA256.
+const MAC_BYTES: usize = 32;
+
+/// Issues and recognises sessions.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    mac: hmac::Key,
+    pub(super) node: Principal,
+}
+
+/// Who signs requests.
+#[derive(Debug, Clone)]
+pub(super) struct Principal {
+    pub(super) access_key_id: String,
+    pub(super) secret: Secret,
+    pub(super) arn: String,
+    /// `UserId` of `GetCallerIdentity`.
+    pub(super) user_id: String,
+    expires_at: Option<SystemTime>,
+}
+
+/// What a session token says.
+#[derive(Debug, Serialize, Deserialize)]
+struct Content {
+    access_key_id: String,
+    arn: String,
+    user_id: String,
+    expires_at: i64,
+    padding: String,
+}
+
+impl Sessions {
+    pub(super) fn new() -> Self {
+        let node = Principal {
+            access_key_id: format!("AKIA{}", random::text(random::UPPER, 16)),
+            secret: Secret::new(random::text(random::MIXED, 40)),
+            arn: format!("arn:aws:iam::{ACCOUNT}:user/node"),
+            user_id: format!("AIDA{}", random::text(random::UPPER, 17)),
+            expires_at: None,
+        };
+        Self { mac: hmac::Key::new(hmac::HMAC_SHA256, random::text(random::MIXED, 64).as_bytes()), node }
+    }
+
+    /// A new session of the assumed role `arn`.
+    pub(super) fn issue(&self, arn: &str, user_id: &str, expires_at: SystemTime) -> Session {
+        let content = Content {
+            access_key_id: format!("ASIA{}", random::text(random::UPPER, 16)),
+            arn: arn.to_owned(),
+            user_id: user_id.to_owned(),
+            expires_at: unix_seconds(expires_at),
+            padding: random::text(random::MIXED, PADDING),
+        };
+        Session {
+            secret_access_key: self.secret_of(&content.access_key_id),
+            session_token: self.seal(&content),
+            access_key_id: content.access_key_id,
+            expires_at,
+            assumed_role_arn: content.arn,
+        }
+    }
+
+    /// Who signed `request` for `scope`.
+    pub(super) fn authenticate(
+        &self,
+        request: &Request<Bytes>,
+        scope: Scope<'_>,
+        now: Now,
+    ) -> Result<Principal, Unauthenticated> {
+        let signature = Signature::of(request)?;
+        let principal = self.find(&signature).ok_or(Unauthenticated::UnknownKey)?;
+        if principal.expires_at.is_some_and(|expiry| expiry <= now.wall) {
+            return Err(Unauthenticated::Expired);
+        }
+        signature.verify(&principal.secret, scope, now)?;
+        Ok(principal)
+    }
+
+    fn find(&self, signature: &Signature<'_>) -> Option<Principal> {
+        let Some(token) = signature.session_token else {
+            return (signature.access_key_id == self.node.access_key_id).then(|| self.node.clone());
+        };
+        let content = self.open(token).filter(|content| content.access_key_id == signature.access_key_id)?;
+        Some(Principal {
+            secret: self.secret_of(&content.access_key_id),
+            access_key_id: content.access_key_id,
+            arn: content.arn,
+            user_id: content.user_id,
+            expires_at: Some(from_unix_seconds(content.expires_at).unwrap_or(SystemTime::UNIX_EPOCH)),
+        })
+    }
+
+    fn secret_of(&self, access_key_id: &str) -> Secret {
+        let encoded = STANDARD.encode(hmac::sign(&self.mac, access_key_id.as_bytes()));
+        Secret::new(encoded.chars().take(40).collect())
+    }
+
+    fn seal(&self, content: &Content) -> Secret {
+        let content = serde_json::json!(content).to_string();
+        let mac = hmac::sign(&self.mac, content.as_bytes());
+        Secret::new(STANDARD.encode([mac.as_ref(), content.as_bytes()].concat()))
+    }
+
+    fn open(&self, token: &str) -> Option<Content> {
+        let bytes = STANDARD.decode(token).ok()?;
+        let (mac, content) = bytes.split_at_checked(MAC_BYTES)?;
+        hmac::verify(&self.mac, content, mac).ok()?;
+        serde_json::from_slice(content).ok()
+    }
+}

@@ -1,0 +1,52 @@
+//! What the simulated services share.
+
+use std::collections::BTreeSet;
+
+use parking_lot::Mutex;
+
+use crate::sim::calls::Calls;
+use crate::sim::cloud::{Conditions, Config};
+use crate::sim::fault::Fault;
+use crate::sim::keys::Keys;
+use crate::sim::random;
+use crate::sim::script::{Behaviour, Operation, Script};
+use crate::sim::sessions::Sessions;
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) config: Config,
+    pub(super) issuer: String,
+    pub(super) conditions: Mutex<Conditions>,
+    pub(super) keys: Keys,
+    pub(super) script: Script,
+    pub(super) calls: Calls,
+    pub(super) sessions: Sessions,
+    /// Namespaces and names of service accounts without an association.
+    pub(super) dissociated: Mutex<BTreeSet<(String, String)>>,
+}
+
+impl State {
+    pub(super) fn new(config: Config, issuer: String) -> Self {
+        Self {
+            conditions: Mutex::new(config.conditions),
+            keys: Keys::new(&issuer, config.algorithm, config.clock.clone()),
+            config,
+            issuer,
+            script: Script::default(),
+            calls: Calls::default(),
+            sessions: Sessions::new(),
+            dissociated: Mutex::default(),
+        }
+    }
+
+    /// How to behave in one call: as scripted, else as bad luck has it.
+    pub(super) fn behaviour(&self, operation: Operation) -> Behaviour {
+        let fails = || operation.is_aws() && random::happens(self.conditions.lock().fail_rate);
+        let by_luck = || if fails() { Behaviour::Error(bad_luck(operation)) } else { Behaviour::Answer };
+        self.script.take(operation).unwrap_or_else(by_luck)
+    }
+}
+
+fn bad_luck(operation: Operation) -> Fault {
+    if operation == Operation::Sts { Fault::sts_internal_failure() } else { Fault::internal_server() }
+}
