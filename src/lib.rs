@@ -29,7 +29,7 @@ pub mod base;
 pub mod domain;
 pub mod limits;
 pub mod observe;
-// pub mod egress;
+pub mod egress;
 pub mod token;
 // pub mod exchange;
 pub mod cache;
