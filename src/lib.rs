@@ -31,7 +31,7 @@ pub mod limits;
 pub mod observe;
 pub mod egress;
 pub mod token;
-// pub mod exchange;
+pub mod exchange;
 pub mod cache;
 // pub mod broker;
 // pub mod front;
