@@ -1,0 +1,37 @@
+//! What every call to AWS has in common: a permit of the node's budget, a deadline, a count.
+
+use std::sync::Arc;
+
+use tokio::time::timeout_at;
+
+use crate::base::clock::Clock;
+use crate::domain::mint::{Failure, Order};
+use crate::exchange::timed_out;
+use crate::limits::upstream::UpstreamBudget;
+use crate::observe::metrics::{CallResult, Metrics, Operation};
+
+/// Makes calls within the node's budget.
+#[derive(Debug)]
+pub(super) struct Calls {
+    pub(super) budget: UpstreamBudget,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Clock,
+}
+
+impl Calls {
+    /// Makes `call` once there is a permit for it, and tells the budget when AWS asks for fewer.
+    pub(super) async fn make<T, C>(&self, operation: Operation, order: &Order, call: C) -> Result<T, Failure>
+    where
+        C: Future<Output = Result<T, Failure>>,
+    {
+        let _permit = self.budget.permit(order.urgency, order.deadline).await?;
+        let began = self.clock.now().mono;
+        let result = timeout_at(order.deadline, call).await.unwrap_or_else(|_| Err(timed_out()));
+        if let Err(Failure::Throttled { retry_after }) = &result {
+            self.budget.throttled(*retry_after);
+        }
+        let took = self.clock.now().mono.saturating_duration_since(began);
+        self.metrics.upstream.finished(operation, CallResult::from(&result), took);
+        result
+    }
+}

@@ -1,0 +1,155 @@
+//! What a failed call means: the SDK's errors and EKS Auth's codes, as a [`Failure`].
+//!
+//! A failure bears AWS's code and request id and no other text of the answer: messages name principals and may quote what was
+//! sent. The SDK models the codes too, but proxies, endpoints and the signature check in front of EKS Auth answer with others,
+//! so code and status are read instead.
+
+use std::error::Error;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_runtime::retries::classifiers::{THROTTLING_ERRORS, TRANSIENT_ERRORS};
+use aws_sdk_eksauth::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_eksauth::operation::RequestId;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::http::Headers;
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+
+use crate::base::clock::{Now, from_unix_seconds};
+use crate::domain::identity::Subject;
+use crate::domain::mint::{Failure, Order};
+use crate::egress::fetch::root_cause;
+
+/// The longest `Retry-After` that is believed: one of a day must not outlast every session that the node holds.
+const LONGEST_REST: Duration = Duration::from_secs(5 * 60);
+
+/// The action that the node's own role must allow. A refusal that names it is about the node and not about the pod.
+const ACTION: &str = "eks-auth:AssumeRoleForPodIdentity";
+
+/// Codes by which the signature check in front of a service refuses the caller; it uses 401 and 403, and with JSON protocols 400.
+const CALLER_REFUSED: [&str; 8] = [
+    "UnrecognizedClientException",
+    "InvalidSignatureException",
+    "SignatureDoesNotMatch",
+    "IncompleteSignatureException",
+    "MissingAuthenticationTokenException",
+    "InvalidClientTokenId",
+    "RequestExpired",
+    "OptInRequired",
+];
+
+/// An error answer, reduced to what decides.
+struct Answer<'a> {
+    status: u16,
+    code: Option<&'a str>,
+    /// Read for [`ACTION`] only, never passed on.
+    message: &'a str,
+    request_id: Option<&'a str>,
+    headers: &'a Headers,
+}
+
+/// What an `ExpiredTokenException` is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Expired {
+    /// The pod's token, which nobody here has read or whose time is over.
+    PodToken,
+    /// The clock or the node's credentials, since the pod's token is known to live.
+    NodeAccess,
+}
+
+/// What `error` means for `order`.
+pub(super) fn failure<E>(error: &SdkError<E>, order: &Order, now: Now) -> Failure
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    if let Some(failure) = no_credentials(error) {
+        return failure;
+    }
+    match error {
+        SdkError::ServiceError(service) => Answer::new(service.err(), service.raw()).failure(expired(order, now), now),
+        SdkError::ResponseError(_) => Failure::Unavailable("the answer broke off".into()),
+        SdkError::TimeoutError(_) => Failure::Unavailable("timed out".into()),
+        SdkError::ConstructionFailure(_) => Failure::Misconfigured(root_cause(error)),
+        SdkError::DispatchFailure(_) | _ => Failure::Unavailable(root_cause(error)),
+    }
+}
+
+fn expired(order: &Order, now: Now) -> Expired {
+    match &*order.subject {
+        Subject::Verified(_) if order.presented.expires_at.is_some_and(|at| at > now.wall) => Expired::NodeAccess,
+        Subject::Verified(_) | Subject::Delegated(_) => Expired::PodToken,
+    }
+}
+
+/// The failure of a call that could not be signed. Causes from the SDK's own configuration are told; those from a source of
+/// credentials are not, since they may quote what it answered.
+fn no_credentials(error: &(dyn Error + 'static)) -> Option<Failure> {
+    let mut chain = std::iter::successors(Some(error), |&error| error.source());
+    let error = chain.find_map(|error| error.downcast_ref::<CredentialsError>())?;
+    let is_ours = matches!(error, CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_));
+    let cause = if is_ours { root_cause(error) } else { error.to_string() };
+    Some(Failure::Misconfigured(format!("no node credentials: {cause}")))
+}
+
+impl<'a> Answer<'a> {
+    fn new<E: ProvideErrorMetadata>(error: &'a E, response: &'a HttpResponse) -> Self {
+        Self {
+            status: response.status().as_u16(),
+            code: error.code(),
+            message: error.message().unwrap_or_default(),
+            request_id: response.headers().request_id(),
+            headers: response.headers(),
+        }
+    }
+
+    fn failure(&self, expired: Expired, now: Now) -> Failure {
+        let code = self.code.unwrap_or_default();
+        match (self.status, code) {
+            (429, _) => self.throttled(now),
+            (_, code) if THROTTLING_ERRORS.contains(&code) => self.throttled(now),
+            (408 | 500..=599, _) => Failure::Unavailable(self.label()),
+            (_, code) if TRANSIENT_ERRORS.contains(&code) => Failure::Unavailable(self.label()),
+            (200..=299, _) => Failure::Bug("it can't be parsed".into()),
+            (400, "AccessDeniedException") if !self.message.contains(ACTION) => Failure::Denied(self.label()),
+            (400, "ExpiredTokenException") if expired == Expired::PodToken => Failure::Denied(self.label()),
+            (400, "InvalidTokenException") | (400 | 404, "ResourceNotFoundException") => Failure::Denied(self.label()),
+            (400, "AccessDeniedException" | "ExpiredTokenException") => Failure::Misconfigured(self.label()),
+            (400, code) if CALLER_REFUSED.contains(&code) => Failure::Misconfigured(self.label()),
+            (400, code) if !code.is_empty() => Failure::Bug(self.label()),
+            // Whoever answers so is not EKS Auth: the signature check, a proxy, a captive portal, a wrong endpoint.
+            _ => Failure::Misconfigured(self.label()),
+        }
+    }
+
+    fn throttled(&self, now: Now) -> Failure {
+        Failure::Throttled { retry_after: retry_after(self.headers, now) }
+    }
+
+    /// Status, code and request id, as far as they look like such.
+    fn label(&self) -> String {
+        let code = self.code.filter(|code| is_word(code)).unwrap_or("no known code");
+        let request = self.request_id.filter(|id| is_word(id)).unwrap_or("none");
+        format!("{code}, status {}, request {request}", self.status)
+    }
+}
+
+fn is_word(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// `Retry-After` (RFC 9110 §10.2.3) in seconds or as a date, else AWS's own `x-amz-retry-after` in milliseconds.
+fn retry_after(headers: &Headers, now: Now) -> Option<Duration> {
+    let standard = headers.get("retry-after").and_then(|value| seconds(value).or_else(|| until(value, now)));
+    let own = || headers.get("x-amz-retry-after")?.trim().parse().ok().map(Duration::from_millis);
+    Some(standard.or_else(own)?.min(LONGEST_REST))
+}
+
+fn seconds(value: &str) -> Option<Duration> {
+    value.trim().parse().ok().map(Duration::from_secs)
+}
+
+fn until(date: &str, now: Now) -> Option<Duration> {
+    let date = DateTime::from_str(date.trim(), Format::HttpDate).ok()?;
+    Some(now.until(from_unix_seconds(date.secs())?))
+}

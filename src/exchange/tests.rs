@@ -1,0 +1,406 @@
+//! The exchange as a whole, against a server that answers with given bytes: what each answer becomes.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_config::retry::RetryConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
+use serde_json::{Value, json};
+
+use crate::base::clock::{Clock, unix_seconds};
+use crate::base::tasks::Tasks;
+use crate::domain::credential::Credential;
+use crate::domain::identity::{BearerToken, Identity, Presented, Subject, TokenDigest};
+use crate::domain::mint::{Failure, Mint, Order, Urgency};
+use crate::domain::policy::{POD_IDENTITY_AUDIENCE, grant};
+use crate::egress::aws::{Aws, NodeIdentity};
+use crate::egress::fake::{Answer, Authority, Fake, https};
+use crate::egress::https::Https;
+use crate::exchange::{Config, Exchanges};
+use crate::limits::upstream::{self as limits, UpstreamBudget};
+use crate::observe::metrics::Metrics;
+
+const TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl";
+
+/// 2026-01-02T03:04:05Z by the exchange's clock in all tests.
+fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_767_323_045)
+}
+
+struct Setup {
+    exchanges: Exchanges,
+    metrics: Arc<Metrics>,
+    aws: Arc<Aws>,
+    budget: UpstreamBudget,
+}
+
+impl Setup {
+    fn new(endpoint: &str, https: Https, credentials: SharedCredentialsProvider) -> Self {
+        let sdk = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("eu-central-1"))
+            .http_client(https.aws_http_client())
+            .retry_config(RetryConfig::disabled())
+            .credentials_provider(credentials)
+            .build();
+        let metrics = Arc::new(Metrics::new());
+        let aws = Arc::new(Aws::with_config(https, &metrics, sdk));
+        let config = Config { cluster_name: "myeks".into(), endpoint: Some(endpoint.parse().unwrap()) };
+        let clock = Clock::simulated(now());
+        let rate = limits::Config { per_second: 5.0 };
+        let budget = UpstreamBudget::new(rate, clock.clone(), Arc::clone(&metrics), Tasks::default());
+        let exchanges = Exchanges::new(config, Arc::clone(&aws), budget.clone(), Arc::clone(&metrics), clock);
+        Self { exchanges, metrics, aws, budget }
+    }
+
+    fn plain(fake: &Fake) -> Self {
+        Self::new(&format!("http://{}", fake.address), https(&[]), keys())
+    }
+
+    async fn mint(&self, subject: Subject) -> Result<Credential, Failure> {
+        self.exchanges.mint(order(subject, Duration::from_secs(5))).await
+    }
+}
+
+fn keys() -> SharedCredentialsProvider {
+    SharedCredentialsProvider::new(Credentials::new("AKIDNODE", "node-secret", None, None, "test"))
+}
+
+fn verified() -> Subject {
+    Subject::Verified(Identity {
+        issuer: "https://issuer".into(),
+        namespace: "default".into(),
+        service_account: "s3-sa".into(),
+        service_account_uid: "sa-uid".into(),
+        pod: "web-1".into(),
+        pod_uid: "pod-uid".into(),
+        node: None,
+    })
+}
+
+fn delegated() -> Subject {
+    Subject::Delegated(TokenDigest::of(TOKEN.as_bytes()))
+}
+
+fn order(subject: Subject, patience: Duration) -> Order {
+    let expires_at = subject.identity().map(|_| now() + Duration::from_secs(3600));
+    let presented = Presented { token: BearerToken::parse(TOKEN.as_bytes()).unwrap(), expires_at, token_id: "jti".into() };
+    Order {
+        subject: Arc::new(subject),
+        presented: Arc::new(presented),
+        grant: grant(&POD_IDENTITY_AUDIENCE.into(), None).unwrap(),
+        urgency: Urgency::Foreground,
+        deadline: Clock::System.now().mono + patience,
+    }
+}
+
+fn in_seconds(life: i64) -> i64 {
+    unix_seconds(now()) + life
+}
+
+fn complete() -> Value {
+    json!({
+        "subject": { "namespace": "default", "serviceAccount": "s3-sa" },
+        "audience": "pods.eks.amazonaws.com",
+        "podIdentityAssociation": { "associationArn": "arn:aws:eks:x:1:podidentityassociation/myeks/a-1", "associationId": "a-1" },
+        "assumedRoleUser": { "arn": "arn:aws:sts::111122223333:assumed-role/s3/eks-myeks-web-1", "assumeRoleId": "AROA:eks" },
+        "credentials": { "accessKeyId": "ASIAPOD", "secretAccessKey": "pod-secret", "sessionToken": "pod-token", "expiration": in_seconds(21_600) },
+    })
+}
+
+/// `complete()` with the member at `pointer` (RFC 6901) replaced.
+fn with(pointer: &str, value: impl Into<Value>) -> Value {
+    let mut answer = complete();
+    *answer.pointer_mut(pointer).unwrap() = value.into();
+    answer
+}
+
+/// `complete()` without the member at `parent` and `name`.
+fn without(parent: &str, name: &str) -> Value {
+    let mut answer = complete();
+    answer.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(name).unwrap();
+    answer
+}
+
+async fn answered(answer: Answer, subject: Subject) -> Result<Credential, Failure> {
+    Setup::plain(&Fake::plain(answer).await).mint(subject).await
+}
+
+async fn answered_ok(body: &Value) -> Result<Credential, Failure> {
+    answered(Answer::http(200, "x-amzn-requestid: r-1\r\n", &body.to_string()), verified()).await
+}
+
+async fn error(status: u16, code: &str, subject: Subject) -> Failure {
+    let headers = format!("x-amzn-errortype: {code}\r\nx-amzn-requestid: r-1\r\n");
+    answered(Answer::http(status, &headers, r#"{"message":"upstream text"}"#), subject).await.unwrap_err()
+}
+
+/// The failure's kind, as its metric calls it.
+fn kind(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Denied(_) => "denied",
+        Failure::Throttled { .. } => "throttled",
+        Failure::Unavailable(_) => "unavailable",
+        Failure::Misconfigured(_) => "misconfigured",
+        Failure::Bug(_) => "bug",
+    }
+}
+
+fn bug(text: &str) -> Failure {
+    Failure::Bug(text.into())
+}
+
+#[tokio::test]
+async fn a_complete_answer_becomes_a_credential_in_one_call() {
+    let fake = Fake::plain(Answer::http(200, "x-amzn-requestid: r-1\r\n", &complete().to_string())).await;
+    let setup = Setup::plain(&fake);
+    assert_eq!(setup.aws.node_identity(), None, "nothing is loaded ahead");
+    let credential = setup.mint(verified()).await.unwrap();
+    let provenance = credential.provenance();
+    assert_eq!((&*provenance.namespace, &*provenance.service_account), ("default", "s3-sa"));
+    assert_eq!((provenance.association_id.as_deref(), provenance.upstream_request_id.as_deref()), (Some("a-1"), Some("r-1")));
+    assert_eq!(provenance.role_arn, "arn:aws:sts::111122223333:assumed-role/s3/eks-myeks-web-1");
+    assert_eq!((credential.access_key_id(), credential.expires_at()), ("ASIAPOD", now() + Duration::from_secs(21_600)));
+    let document: Value = serde_json::from_slice(&credential.document()).unwrap();
+    assert_eq!((&document["SecretAccessKey"], &document["Token"]), (&json!("pod-secret"), &json!("pod-token")));
+
+    let requests = fake.requests();
+    assert_eq!(requests.len(), 1);
+    assert!(requests[0].starts_with("POST /clusters/myeks/assume-role-for-pod-identity HTTP/1.1\r\n"), "{requests:?}");
+    assert!(requests[0].contains("/eu-central-1/eks-auth/aws4_request") && requests[0].contains(TOKEN));
+    let counted = setup.metrics.encode().unwrap();
+    assert!(counted.contains(r#"credlet_upstream_requests_total{operation="assume_role_for_pod_identity",result="ok"} 1"#));
+    assert_eq!(setup.aws.node_identity(), Some(NodeIdentity { source: "unknown".into(), expires_at: None }));
+}
+
+#[tokio::test]
+async fn every_modelled_error_is_what_its_documentation_says() {
+    for (status, code, expected) in [
+        (429, "ThrottlingException", "throttled"),
+        (400, "ThrottlingException", "throttled"),
+        (400, "TooManyRequestsException", "throttled"),
+        (503, "SlowDown", "throttled"),
+        (429, "", "throttled"),
+        (500, "InternalServerException", "unavailable"),
+        (503, "ServiceUnavailableException", "unavailable"),
+        (502, "", "unavailable"),
+        (504, "", "unavailable"),
+        (408, "", "unavailable"),
+        (400, "RequestTimeout", "unavailable"),
+        (404, "ResourceNotFoundException", "denied"),
+        (400, "ResourceNotFoundException", "denied"),
+        (400, "InvalidTokenException", "denied"),
+        (400, "AccessDeniedException", "denied"),
+        (400, "ExpiredTokenException", "misconfigured"),
+        (403, "ExpiredTokenException", "misconfigured"),
+        (403, "AccessDeniedException", "misconfigured"),
+        (403, "UnrecognizedClientException", "misconfigured"),
+        (400, "UnrecognizedClientException", "misconfigured"),
+        (403, "InvalidSignatureException", "misconfigured"),
+        (403, "MissingAuthenticationTokenException", "misconfigured"),
+        (401, "", "misconfigured"),
+        (403, "SomethingNew", "misconfigured"),
+        (404, "UnknownOperationException", "misconfigured"),
+        (404, "", "misconfigured"),
+        (302, "", "misconfigured"),
+        (407, "", "misconfigured"),
+        (400, "", "misconfigured"),
+        (400, "InvalidRequestException", "bug"),
+        (400, "InvalidParameterException", "bug"),
+        (400, "SomethingNew", "bug"),
+    ] {
+        assert_eq!(kind(&error(status, code, verified()).await), expected, "{status} {code}");
+    }
+}
+
+#[tokio::test]
+async fn an_expired_token_is_the_pods_fault_only_while_nobody_here_knows_better() {
+    assert_eq!(kind(&error(400, "ExpiredTokenException", delegated()).await), "denied");
+    assert_eq!(kind(&error(403, "ExpiredTokenException", delegated()).await), "misconfigured", "that is the node's");
+    let fake = Fake::plain(Answer::http(400, "x-amzn-errortype: ExpiredTokenException\r\n", "{}")).await;
+    let mut order = order(verified(), Duration::from_secs(5));
+    Arc::make_mut(&mut order.presented).expires_at = Some(now());
+    assert_eq!(kind(&Setup::plain(&fake).exchanges.mint(order).await.unwrap_err()), "denied");
+}
+
+#[tokio::test]
+async fn a_node_that_may_not_call_is_not_the_pods_fault() {
+    let message = r#"{"message":"User: arn:aws:sts::1:assumed-role/node/i is not authorized to perform: eks-auth:AssumeRoleForPodIdentity on resource: x"}"#;
+    let answer = Answer::http(400, "x-amzn-errortype: AccessDeniedException\r\n", message);
+    assert_eq!(kind(&answered(answer, verified()).await.unwrap_err()), "misconfigured");
+}
+
+#[tokio::test]
+async fn a_failure_tells_code_and_request_and_no_other_text() {
+    let failure = error(400, "AccessDeniedException", verified()).await;
+    assert_eq!(failure, Failure::Denied("AccessDeniedException, status 400, request r-1".into()));
+    let long = "x".repeat(65);
+    assert_eq!(error(403, &long, verified()).await, Failure::Misconfigured("no known code, status 403, request r-1".into()));
+}
+
+#[tokio::test]
+async fn retry_after_is_read_from_the_raw_answer() {
+    let tenths = |headers: &'static str| async move {
+        let setup = Setup::plain(&Fake::plain(Answer::http(429, headers, "{}")).await);
+        let Failure::Throttled { retry_after } = setup.mint(verified()).await.unwrap_err() else { panic!("{headers}") };
+        assert!(setup.budget.rate() < 5.0, "the budget has been told");
+        retry_after.map(|delay| (delay.as_secs_f64() * 10.0).round())
+    };
+    assert_eq!(tenths("retry-after: 7\r\n").await, Some(70.0));
+    assert_eq!(tenths("Retry-After: Fri, 02 Jan 2026 03:04:35 GMT\r\n").await, Some(300.0));
+    assert_eq!(tenths("Retry-After: Fri, 02 Jan 2026 03:00:00 GMT\r\n").await, Some(0.0), "a date that has passed");
+    assert_eq!(tenths("retry-after: 86400\r\n").await, Some(3000.0), "no longer than 5 minutes");
+    assert_eq!(tenths("x-amz-retry-after: 1500\r\n").await, Some(15.0));
+    assert_eq!(tenths("retry-after: soon\r\n").await, None);
+    assert_eq!(tenths("").await, None);
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_come_or_breaks_off_is_unavailable() {
+    let half = Answer::Bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n{\"subject\"".into());
+    for answer in [Answer::Reset, half, Answer::Bytes(Vec::new()), Answer::Bytes(b"SSH-2.0-x\r\n".into())] {
+        assert_eq!(kind(&answered(answer.clone(), verified()).await.unwrap_err()), "unavailable", "{answer:?}");
+    }
+    let nobody = Setup::new("http://127.0.0.1:1", https(&[]), keys()).mint(verified()).await.unwrap_err();
+    assert!(matches!(&nobody, Failure::Unavailable(text) if text.contains("refused")), "{nobody}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_late_is_unavailable_at_the_deadline() {
+    for answer in [Answer::Hang, Answer::Drip(b"HTTP/1.1 200 OK\r\ncontent-length: 9000\r\n\r\n".into())] {
+        let setup = Setup::plain(&Fake::plain(answer).await);
+        let failure = setup.exchanges.mint(order(verified(), Duration::from_millis(200))).await.unwrap_err();
+        assert_eq!(failure, Failure::Unavailable("timed out".into()));
+        assert!(setup.metrics.encode().unwrap().contains(r#"result="unavailable"} 1"#));
+    }
+}
+
+#[tokio::test]
+async fn garbage_with_status_200_is_a_bug() {
+    for body in ["", "<html>sign in</html>", "{", "[]", "42", r#"{"credentials":"x"}"#] {
+        assert_eq!(kind(&answered(Answer::http(200, "", body), verified()).await.unwrap_err()), "bug", "{body}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_lacks_a_member_is_a_bug() {
+    for (parent, name) in [
+        ("", "subject"),
+        ("", "audience"),
+        ("", "podIdentityAssociation"),
+        ("", "assumedRoleUser"),
+        ("", "credentials"),
+        ("/subject", "namespace"),
+        ("/subject", "serviceAccount"),
+        ("/podIdentityAssociation", "associationId"),
+        ("/assumedRoleUser", "arn"),
+        ("/credentials", "accessKeyId"),
+        ("/credentials", "secretAccessKey"),
+        ("/credentials", "sessionToken"),
+        ("/credentials", "expiration"),
+    ] {
+        assert_eq!(kind(&answered_ok(&without(parent, name)).await.unwrap_err()), "bug", "{parent}/{name}");
+        let pointer = format!("{parent}/{name}");
+        if complete().pointer(&pointer).is_some_and(Value::is_string) {
+            assert_eq!(kind(&answered_ok(&with(&pointer, "")).await.unwrap_err()), "bug", "empty {pointer}");
+        }
+    }
+    assert_eq!(answered_ok(&without("/credentials", "sessionToken")).await.unwrap_err(), bug("the answer lacks Token"));
+}
+
+#[tokio::test]
+async fn an_answer_for_somebody_else_is_a_bug() {
+    for (pointer, name) in [
+        ("/subject/namespace", "subject.namespace"),
+        ("/subject/serviceAccount", "subject.serviceAccount"),
+        ("/audience", "audience"),
+    ] {
+        let failure = answered_ok(&with(pointer, "other")).await.unwrap_err();
+        assert_eq!(failure, bug(&format!("its {name} is not the token's")));
+    }
+}
+
+#[tokio::test]
+async fn when_verification_is_delegated_the_answer_names_the_subject() {
+    let answer = with("/subject/namespace", "elsewhere").to_string();
+    let credential = answered(Answer::http(200, "", &answer), delegated()).await.unwrap();
+    assert_eq!(credential.provenance().namespace, "elsewhere");
+    let wrong = with("/audience", "other").to_string();
+    assert_eq!(kind(&answered(Answer::http(200, "", &wrong), delegated()).await.unwrap_err()), "bug");
+    let nobody = with("/subject/namespace", "").to_string();
+    assert_eq!(kind(&answered(Answer::http(200, "", &nobody), delegated()).await.unwrap_err()), "bug");
+}
+
+#[tokio::test]
+async fn an_expiry_is_rounded_down_and_within_bounds() {
+    let expiring = |at: Value| async move { answered_ok(&with("/credentials/expiration", at)).await.map(|it| it.expires_at()) };
+    assert_eq!(expiring(json!(1_767_326_645.999)).await, Ok(now() + Duration::from_secs(3600)));
+    for life in [-3600, 60, 44_000] {
+        assert_eq!(kind(&expiring(json!(in_seconds(life))).await.unwrap_err()), "bug", "{life}");
+    }
+}
+
+#[tokio::test]
+async fn calls_to_aws_trust_the_bundle_and_nothing_else() {
+    let authority = Authority::new();
+    let fake = Fake::tls(&authority, "127.0.0.1", Answer::http(200, "", &complete().to_string())).await;
+    let (endpoint, bundle) = (format!("https://{}", fake.address), authority.bundle());
+    let trusting = https(&[("AWS_CA_BUNDLE", bundle.path().to_str().unwrap())]);
+    assert!(Setup::new(&endpoint, trusting, keys()).mint(verified()).await.is_ok());
+    let failure = Setup::new(&endpoint, https(&[]), keys()).mint(verified()).await.unwrap_err();
+    assert_eq!(failure, Failure::Unavailable("invalid peer certificate: UnknownIssuer".into()));
+}
+
+#[tokio::test]
+async fn calls_to_aws_go_through_the_proxy() {
+    let authority = Authority::new();
+    let fake = Fake::tls(&authority, "192.0.2.1", Answer::http(200, "", &complete().to_string())).await;
+    let (proxy, bundle) = (Fake::proxy(fake.address).await, authority.bundle());
+    let address = format!("http://{}", proxy.address);
+    let variables = [("AWS_CA_BUNDLE", bundle.path().to_str().unwrap()), ("HTTPS_PROXY", &address)];
+    assert!(Setup::new("https://192.0.2.1", https(&variables), keys()).mint(verified()).await.is_ok());
+    assert_eq!(proxy.requests().len(), 1);
+}
+
+/// A source of node credentials that fails, or never answers.
+#[derive(Debug)]
+enum Source {
+    Empty,
+    Failing,
+    Hanging,
+}
+
+impl ProvideCredentials for Source {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async move {
+            match self {
+                Self::Empty => Err(CredentialsError::not_loaded("no providers in chain provided credentials")),
+                Self::Failing => Err(CredentialsError::provider_error("upstream text")),
+                Self::Hanging => std::future::pending::<provider::Result>().await,
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_node_without_credentials_is_misconfigured_and_calls_nobody() {
+    let fake = Fake::plain(Answer::http(200, "", &complete().to_string())).await;
+    let failure = |source| {
+        let setup = Setup::new(&format!("http://{}", fake.address), https(&[]), SharedCredentialsProvider::new(source));
+        async move { setup.exchanges.mint(order(verified(), Duration::from_secs(8))).await.unwrap_err() }
+    };
+    let text = "no node credentials: no providers in chain provided credentials";
+    assert_eq!(failure(Source::Empty).await, Failure::Misconfigured(text.into()));
+    let text = "no node credentials: an error occurred while loading credentials";
+    assert_eq!(failure(Source::Failing).await, Failure::Misconfigured(text.into()));
+    tokio::time::pause();
+    let text = "no node credentials: credentials provider timed out after 5 seconds";
+    assert_eq!(failure(Source::Hanging).await, Failure::Misconfigured(text.into()));
+    assert_eq!(fake.requests(), Vec::<String>::new());
+}
