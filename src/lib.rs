@@ -34,7 +34,7 @@ pub mod observe;
 // pub mod exchange;
 // pub mod cache;
 // pub mod broker;
-// pub mod front;
+pub mod front;
 // pub mod admin;
 // #[cfg(feature = "dev")]
 // pub mod sim;
