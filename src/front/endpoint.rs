@@ -18,7 +18,6 @@ use crate::front::reply::{Replies, Reply};
 use crate::front::request::{self, Call, Hosts};
 
 /// What one listener serves.
-#[derive(Debug)]
 pub(super) struct Endpoint {
     pub(super) hosts: Hosts,
     pub(super) source: Source,
@@ -28,7 +27,7 @@ pub(super) struct Endpoint {
 }
 
 /// Who has credentials for what passed the checks.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) enum Source {
     Broker(Arc<Broker>),
     /// Answers by the target's name, for tests of everything around the broker.

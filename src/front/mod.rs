@@ -1,7 +1,7 @@
 //! The credentials endpoint: `GET /v1/credentials` on the node's link-local addresses.
 //!
-//! From the socket inwards: [`listener`] gets the sockets, [`accept`] takes connections within [`caps`], [`connection`] speaks
-//! HTTP/1 within [`pace`], [`endpoint`] turns a head into a reply by way of [`request`], the broker and [`reply`], and [`record`]
+//! From the socket inwards: `listener` gets the sockets, `accept` takes connections within `caps`, `connection` speaks
+//! HTTP/1 within `pace`, `endpoint` turns a head into a reply by way of `request`, the broker and `reply`, and `record`
 //! counts it.
 
 mod accept;
@@ -90,7 +90,7 @@ pub struct Front {
 }
 
 /// What all listeners share once they serve.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Service {
     hosts: Vec<IpAddr>,
     source: Source,
@@ -261,6 +261,22 @@ mod tests {
             let front = Front::bind(config(&[host], 80), deps.clone()).unwrap();
             assert!(front.listeners().addresses().is_empty());
             assert_eq!(deps.readiness.pending().len(), 1, "nothing else would serve");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_reaches_a_client_that_still_sends() {
+        let front = Front::bind(config(&["127.0.0.1"], 0), deps()).unwrap();
+        let address = front.listeners().addresses()[0];
+        front.serve_from(SCRIPTED);
+        let long = "y".repeat(200_000);
+        let body = format!("Host: {address}\r\nContent-Length: 200000\r\n\r\n{long}");
+        for (rest, status) in [(format!("x: {long}\r\n\r\n"), "431"), (body, "400")] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let sent = stream.write_all(format!("GET /v1/credentials HTTP/1.1\r\n{rest}").as_bytes()).await;
+            let mut text = vec![0; 12];
+            stream.read_exact(&mut text).await.unwrap();
+            assert_eq!(text, format!("HTTP/1.1 {status}").as_bytes(), "{sent:?}");
         }
     }
 
