@@ -81,6 +81,14 @@ impl Subject {
     }
 }
 
+/// Whether all `bytes` are of `[A-Za-z0-9_.-]`, as in a JWT in its compact form (RFC 7515 §3.1).
+#[must_use]
+pub fn is_jwt_alphabet(bytes: &[u8]) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'_' | b'.');
+    // Without an early exit this compiles to vector instructions: every request pays for it, on 1.3 KB.
+    bytes.iter().fold(true, |all, &byte| all & known(byte))
+}
+
 /// A bearer token whose bytes are those of a JWT (`[A-Za-z0-9_.-]`) and whose length is within [`TOKEN_BYTES`].
 #[derive(Clone)]
 pub struct BearerToken {
@@ -91,8 +99,7 @@ impl BearerToken {
     /// Checks length and alphabet, nothing else.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        let known = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        if !TOKEN_BYTES.contains(&bytes.len()) || !bytes.iter().all(known) {
+        if !TOKEN_BYTES.contains(&bytes.len()) || !is_jwt_alphabet(bytes) {
             return None;
         }
         let text = std::str::from_utf8(bytes).ok()?.to_owned();

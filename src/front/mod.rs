@@ -1,0 +1,304 @@
+//! The credentials endpoint: `GET /v1/credentials` on the node's link-local addresses.
+//!
+//! From the socket inwards: `listener` gets the sockets, `accept` takes connections within `caps`, `connection` speaks
+//! HTTP/1 within `pace`, `endpoint` turns a head into a reply by way of `request`, the broker and `reply`, and `record`
+//! counts it.
+
+mod accept;
+mod advice;
+mod caps;
+mod connection;
+mod endpoint;
+mod holder;
+pub mod listener;
+pub mod nonce;
+mod pace;
+mod record;
+mod reply;
+mod request;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::base::clock::Clock;
+use crate::base::readiness::Readiness;
+use crate::base::tasks::Tasks;
+use crate::broker::Broker;
+use crate::front::caps::Caps;
+use crate::front::endpoint::{Endpoint, Source};
+use crate::front::listener::{Listener, Listeners};
+use crate::front::nonce::Nonces;
+use crate::front::record::Record;
+use crate::front::reply::Replies;
+use crate::front::request::Hosts;
+use crate::observe::audit::Audit;
+use crate::observe::metrics::Metrics;
+
+/// Where to serve, and to how many.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Addresses to bind, which are also those that `Host` may name.
+    pub hosts: Vec<IpAddr>,
+    /// The port on each; 0 lets the kernel choose.
+    pub port: u16,
+    /// Open connections in all. Each takes a file descriptor.
+    pub max_connections: usize,
+    /// Open connections from one source address.
+    pub max_connections_per_source: usize,
+}
+
+/// What the front uses of the rest of the process.
+#[derive(Debug, Clone)]
+pub struct Deps {
+    /// The clocks.
+    pub clock: Clock,
+    /// Where requests and connections are counted.
+    pub metrics: Arc<Metrics>,
+    /// Where the front's own refusals are written down.
+    pub audit: Arc<Audit>,
+    /// Who runs listeners and connections.
+    pub tasks: Tasks,
+    /// Who is told what listens and what does not yet.
+    pub readiness: Readiness,
+}
+
+/// Why the front can't be.
+#[derive(Debug, thiserror::Error)]
+pub enum FrontError {
+    /// `EACCES`, `EPERM`: no waiting helps.
+    #[error("no right to bind {0}: grant the capability NET_BIND_SERVICE, or choose a port above 1023")]
+    NoRight(SocketAddr),
+    /// Anything that is neither a taken port nor an address that is not there.
+    #[error("can't listen on {address}")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the kernel says.
+        source: io::Error,
+    },
+}
+
+/// The bound endpoint. Connections wait in the kernel's queue until [`Front::serve`].
+#[derive(Debug)]
+pub struct Front {
+    hosts: Vec<IpAddr>,
+    deps: Deps,
+    caps: Arc<Caps>,
+    nonces: Arc<Nonces>,
+    bound: Vec<Listener>,
+}
+
+/// What all listeners share once they serve.
+#[derive(Clone)]
+struct Service {
+    hosts: Vec<IpAddr>,
+    source: Source,
+    nonces: Arc<Nonces>,
+    replies: Arc<Replies>,
+    record: Record,
+}
+
+impl Front {
+    /// Binds every host once. A port that is taken, or an address that the node does not have yet, is tried again by
+    /// [`Front::serve`].
+    ///
+    /// # Errors
+    /// When no waiting would help.
+    pub fn bind(config: Config, deps: Deps) -> Result<Self, FrontError> {
+        let only_ipv6 = config.hosts.iter().all(IpAddr::is_ipv6);
+        let bind = |host: &IpAddr| Listener::bind(SocketAddr::new(*host, config.port), only_ipv6 || host.is_ipv4(), &deps);
+        let bound = config.hosts.iter().map(bind).collect::<Result<_, _>>()?;
+        let gauge = deps.metrics.front.connections.clone();
+        let caps = Caps::new(config.max_connections, config.max_connections_per_source, gauge);
+        let nonces = Arc::new(Nonces::new(deps.clock.clone()));
+        Ok(Self { hosts: config.hosts, deps, caps, nonces, bound })
+    }
+
+    /// The listeners' states, now and later.
+    #[must_use]
+    pub fn listeners(&self) -> Listeners {
+        self.bound.iter().map(Listener::state).collect()
+    }
+
+    /// The nonces by which this process knows itself.
+    #[must_use]
+    pub fn nonces(&self) -> Arc<Nonces> {
+        Arc::clone(&self.nonces)
+    }
+
+    /// Serves until [`Tasks::shutdown`].
+    pub fn serve(self, broker: Arc<Broker>) {
+        self.serve_from(Source::Broker(broker));
+    }
+
+    fn serve_from(self, source: Source) {
+        let Self { hosts, deps, caps, nonces, bound } = self;
+        let Deps { clock, metrics, audit, tasks, .. } = deps;
+        let record = Record { clock, metrics, audit };
+        let service = Service { hosts, source, nonces, replies: Arc::new(Replies::new()), record };
+        for listener in bound {
+            tasks.spawn_critical("credentials listener", run(listener, service.clone(), Arc::clone(&caps), tasks.clone()));
+        }
+    }
+}
+
+async fn run(mut listener: Listener, service: Service, caps: Arc<Caps>, tasks: Tasks) {
+    let socket = tokio::select! {
+        socket = listener.socket(&service.record.clock) => socket,
+        () = tasks.shutting_down() => return,
+    };
+    match socket {
+        Some(socket) => accept::run(socket, service.endpoint(listener.port()), caps, tasks).await,
+        None => tasks.shutting_down().await,
+    }
+    listener.closed();
+}
+
+impl Service {
+    fn endpoint(self, port: u16) -> Arc<Endpoint> {
+        let Self { hosts, source, nonces, replies, record } = self;
+        Arc::new(Endpoint { hosts: Hosts::new(&hosts, port), source, nonces, replies, record })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::front::endpoint::tests::SCRIPTED;
+
+    fn deps() -> Deps {
+        let clock = Clock::System;
+        Deps {
+            metrics: Arc::new(Metrics::new()),
+            audit: Arc::new(Audit::new(&clock)),
+            tasks: Tasks::default(),
+            readiness: Readiness::default(),
+            clock,
+        }
+    }
+
+    fn config(hosts: &[&str], port: u16) -> Config {
+        let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
+        Config { hosts, port, max_connections: 4, max_connections_per_source: 2 }
+    }
+
+    /// One whole exchange on a connection of its own.
+    async fn fetch(address: SocketAddr) -> io::Result<String> {
+        let mut stream = TcpStream::connect(address).await?;
+        let token = "a".repeat(40);
+        let head =
+            format!("GET /v1/credentials HTTP/1.1\r\nHost: {address}\r\nAuthorization: {token}\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        Ok(text)
+    }
+
+    #[tokio::test]
+    async fn it_serves_on_what_it_bound_and_stops_when_told() {
+        let deps = deps();
+        let front = Front::bind(config(&["127.0.0.1"], 0), deps.clone()).unwrap();
+        let listeners = front.listeners();
+        let address = listeners.addresses()[0];
+        assert!(deps.readiness.pending().is_empty());
+        front.serve_from(SCRIPTED);
+        assert!(fetch(address).await.unwrap().starts_with("HTTP/1.1 200"));
+        assert!(deps.metrics.encode().unwrap().contains("listener_up{family=\"ipv4\"} 1"));
+
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        while deps.metrics.front.connections.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+        deps.tasks.shutdown();
+        assert_eq!(idle.read(&mut [0]).await.unwrap(), 0);
+        deps.tasks.drained().await;
+        assert!(fetch(address).await.is_err());
+        assert_eq!((deps.metrics.front.connections.get(), listeners.addresses().len()), (0, 0));
+        assert!(deps.tasks.ended().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named_with_its_holder_and_served_once_free() {
+        let holder = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = holder.local_addr().unwrap();
+        let deps = deps();
+        let front = Front::bind(config(&["127.0.0.1"], address.port()), deps.clone()).unwrap();
+        let detail = deps.readiness.pending().into_values().next().unwrap();
+        let uid = nix::unistd::geteuid();
+        assert!(detail.contains(&address.to_string()) && detail.contains(&format!("uid {uid}")), "{detail}");
+        front.serve_from(SCRIPTED);
+        drop(holder);
+        while !deps.readiness.pending().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(fetch(address).await.unwrap().starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_ipv6_address_that_the_node_lacks_is_no_fault() {
+        let deps = deps();
+        let front = Front::bind(config(&["127.0.0.1", "2001:db8::23"], 0), deps.clone()).unwrap();
+        assert!(deps.readiness.pending().is_empty());
+        let listeners = front.listeners();
+        front.serve_from(SCRIPTED);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let [ipv4, ipv6] = <[_; 2]>::try_from(listeners.statuses()).unwrap();
+        assert!(ipv4.listening && !ipv6.listening && ipv6.detail.contains("not on this node"), "{ipv6:?}");
+        assert!(deps.metrics.encode().unwrap().contains("listener_up{family=\"ipv6\"} 0"));
+        assert!(deps.tasks.ended().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_not_there_yet_keeps_the_node_unready() {
+        for host in ["192.0.2.23", "2001:db8::23"] {
+            let deps = deps();
+            let front = Front::bind(config(&[host], 80), deps.clone()).unwrap();
+            assert!(front.listeners().addresses().is_empty());
+            assert_eq!(deps.readiness.pending().len(), 1, "nothing else would serve");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_reaches_a_client_that_still_sends() {
+        let front = Front::bind(config(&["127.0.0.1"], 0), deps()).unwrap();
+        let address = front.listeners().addresses()[0];
+        front.serve_from(SCRIPTED);
+        let long = "y".repeat(200_000);
+        let body = format!("Host: {address}\r\nContent-Length: 200000\r\n\r\n{long}");
+        for (rest, status) in [(format!("x: {long}\r\n\r\n"), "431"), (body, "400")] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let sent = stream.write_all(format!("GET /v1/credentials HTTP/1.1\r\n{rest}").as_bytes()).await;
+            let mut text = vec![0; 12];
+            stream.read_exact(&mut text).await.unwrap();
+            assert_eq!(text, format!("HTTP/1.1 {status}").as_bytes(), "{sent:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_over_a_cap_are_closed_and_counted() {
+        let deps = deps();
+        let front = Front::bind(config(&["127.0.0.1"], 0), deps.clone()).unwrap();
+        let address = front.listeners().addresses()[0];
+        front.serve_from(SCRIPTED);
+        let mut held = Vec::new();
+        for _ in 0..2 {
+            held.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut third = TcpStream::connect(address).await.unwrap();
+        assert_eq!(third.read(&mut [0]).await.unwrap(), 0);
+        let text = deps.metrics.encode().unwrap();
+        assert!(text.contains("connections_refused_total{limit=\"source_connections\"} 1"), "{text}");
+        assert!(text.contains("refusals_total{reason=\"conn_cap\"} 1") && text.contains("credlet_connections 2"));
+        drop(held);
+        while deps.metrics.front.connections.get() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(fetch(address).await.unwrap().starts_with("HTTP/1.1 200"));
+    }
+}

@@ -1,0 +1,58 @@
+//! Each request, and each connection that ends before it makes one, is counted here once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::clock::{Clock, Now};
+use crate::broker::Served;
+use crate::domain::refusal::{Reason, Refusal};
+use crate::front::reply;
+use crate::observe::audit::Audit;
+use crate::observe::metrics::{Limit, Metrics};
+
+/// Where the endpoint's numbers go.
+#[derive(Debug, Clone)]
+pub(super) struct Record {
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) audit: Arc<Audit>,
+}
+
+impl Record {
+    /// A credential was served to a request whose head was complete at `start`.
+    pub(super) fn served(&self, served: &Served, start: Now) {
+        self.metrics.requests.served(served.remaining);
+        self.metrics.requests.finished(served.outcome, self.since(start));
+    }
+
+    /// A request whose head was complete at `start` was refused, by the front or by the broker.
+    pub(super) fn refused(&self, reason: Reason, start: Now) {
+        self.count(reason, self.since(start));
+    }
+
+    /// A connection broke the rules before it made a request, or instead of its next one.
+    pub(super) fn broken(&self, reason: Reason) {
+        self.count(reason, Duration::ZERO);
+        self.audit(&reason.into());
+    }
+
+    /// A connection was closed by a cap. There is no audit line: a flood must not use up those of requests.
+    pub(super) fn capped(&self, limit: Limit) {
+        self.metrics.front.connection_refused(limit);
+        self.count(Reason::ConnCap, Duration::ZERO);
+    }
+
+    /// The audit line of a refusal that the front itself decided; the broker writes its own.
+    pub(super) fn audit(&self, refusal: &Refusal) {
+        self.audit.refused(None, refusal, self.clock.now());
+    }
+
+    fn count(&self, reason: Reason, took: Duration) {
+        self.metrics.requests.refused(reason);
+        self.metrics.requests.finished(reply::outcome(reason), took);
+    }
+
+    fn since(&self, start: Now) -> Duration {
+        self.clock.now().mono.saturating_duration_since(start.mono)
+    }
+}
