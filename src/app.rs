@@ -7,26 +7,134 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admin::http;
+use crate::admin;
+use crate::admin::http::{bind, serve};
 use crate::admin::metrics;
 use crate::admin::probes::Probes;
 use crate::admin::status;
-use crate::base::clock::Clock;
-use crate::base::readiness::Readiness;
-use crate::base::tasks::Tasks;
 use crate::broker::Broker;
-use crate::cache::{Cache, Parts};
+use crate::cache::Cache;
+use crate::cache::status::EarliestExpiry;
 use crate::config::Config;
 use crate::egress::aws::Aws;
-use crate::egress::https::Https;
 use crate::exchange::Exchanges;
-use crate::front::{self, Front};
+use crate::front::{self, Front, FrontError};
 use crate::limits::pods::PodRates;
 use crate::limits::upstream::UpstreamBudget;
 use crate::node::hardening;
-use crate::observe::audit::Audit;
-use crate::observe::metrics::Metrics;
+use crate::observe::Context;
 use crate::token::Verifier;
 
 /// How long a stopping agent finishes what is in flight. An answer takes 900 ms at most; the kubelet waits 30 s by default.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// A running agent.
+#[derive(Debug)]
+pub struct App {
+    context: Context,
+    probes: Probes,
+}
+
+impl App {
+    /// Binds, builds and serves. Call it inside a runtime.
+    ///
+    /// # Errors
+    /// When a start with the same configuration would fail again.
+    pub fn start(config: Config, aws: Aws, context: Context) -> Result<Self, FrontError> {
+        hardening::keep_memory_private();
+        let front = Front::bind(within_descriptors(config.front), context.clone())?;
+        let probes = Probes {
+            readiness: context.readiness.clone(),
+            tasks: context.tasks.clone(),
+            listeners: front.listeners(),
+            nonces: front.nonces(),
+        };
+        let aws = Arc::new(aws);
+        let budget = UpstreamBudget::new(config.upstream, context.clone());
+        let mint = Exchanges::new(config.exchange, Arc::clone(&aws), budget.clone(), context.clone());
+        let broker = Arc::new(Broker {
+            verifier: Verifier::start(config.token, config.https, &context),
+            rates: PodRates::new(config.pods),
+            cache: Cache::new(config.cache, Arc::new(mint), context.clone()),
+            context: context.clone(),
+        });
+        front.serve(Arc::clone(&broker));
+        context.metrics.register_collector(Box::new(EarliestExpiry(broker.cache.clone())));
+        let started = context.clock.now();
+        serve_operators(&config.admin, status::Sources { started, probes: probes.clone(), broker, aws, budget }, &context);
+        Ok(Self { context, probes })
+    }
+
+    /// The addresses on which credentials are served at the moment.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.probes.listeners.addresses()
+    }
+
+    /// What the probes see.
+    #[must_use]
+    pub fn probes(&self) -> &Probes {
+        &self.probes
+    }
+
+    /// Stops accepting, finishes what is in flight, and gives up after [`DRAIN`].
+    pub async fn stop(self) {
+        self.context.tasks.shutdown();
+        if tokio::time::timeout(DRAIN, self.context.tasks.drained()).await.is_err() {
+            tracing::warn!("stopped with work in flight");
+        }
+    }
+}
+
+fn within_descriptors(config: front::Config) -> front::Config {
+    let max_connections = config.max_connections.min(hardening::connections_allowed());
+    front::Config { max_connections, ..config }
+}
+
+fn serve_operators(config: &admin::Config, sources: status::Sources, context: &Context) {
+    for address in config.probe_addresses() {
+        let probes = sources.probes.clone();
+        serve_port("probes", address, context, move |path| {
+            let probes = probes.clone();
+            async move { probes.answer(&path).await }
+        });
+    }
+    if let Some(address) = config.metrics {
+        let all = Arc::clone(&context.metrics);
+        serve_port("metrics", address, context, move |path| std::future::ready(metrics::answer(&all, &path)));
+    }
+    serve_status(config, sources, context);
+}
+
+fn serve_port<A, F>(name: &'static str, address: SocketAddr, context: &Context, answer: A)
+where
+    A: Fn(String) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = admin::http::Answer> + Send + 'static,
+{
+    let part = context.readiness.advisory(format!("{name} {address}"));
+    let tasks = context.tasks.clone();
+    context.tasks.spawn_critical(name, async move {
+        let listener = tokio::select! {
+            listener = bind(address, &part) => listener,
+            () = tasks.shutting_down() => return,
+        };
+        serve(listener, tasks, answer).await;
+    });
+}
+
+fn serve_status(config: &admin::Config, sources: status::Sources, context: &Context) {
+    match status::bind(&config.run_dir) {
+        Ok(listener) => {
+            let answer = move |path: String| {
+                let sources = sources.clone();
+                async move { sources.answer(&path).await }
+            };
+            context.tasks.spawn_critical("status", serve(listener, context.tasks.clone(), answer));
+        }
+        Err(error) => {
+            let run_dir = config.run_dir.display();
+            tracing::warn!(%run_dir, %error, "no status socket: the run directory can't be used");
+            context.readiness.advisory("status").pending(format!("{run_dir}: {error}"));
+        }
+    }
+}

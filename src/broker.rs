@@ -5,19 +5,18 @@
 //! nothing of each other.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::clock::{Clock, Now};
+use crate::base::clock::Now;
 use crate::cache::{Cache, Found, How, Missing};
 use crate::domain::mint::Failure;
 use crate::domain::policy::grant;
 use crate::domain::refusal::{Reason, Refusal};
 use crate::limits::pods::PodRates;
-use crate::observe::audit::Audit;
-use crate::observe::metrics::{Limit, Metrics, Outcome};
+use crate::observe::Context;
+use crate::observe::metrics::{Limit, Outcome};
 use crate::token::{Caller, Verifier};
 
 /// From the complete head to when waiting for keys ends; 50 ms of the 900 are left for the answer.
@@ -58,12 +57,8 @@ pub struct Broker {
     pub rates: PodRates,
     /// Credentials held.
     pub cache: Cache,
-    /// The trail of refusals.
-    pub audit: Arc<Audit>,
-    /// Time.
-    pub clock: Clock,
-    /// Metrics.
-    pub metrics: Arc<Metrics>,
+    /// Time, metrics, audit.
+    pub context: Context,
 }
 
 impl Broker {
@@ -72,14 +67,9 @@ impl Broker {
     /// # Errors
     /// The refusal that the caller is told.
     pub async fn credentials(&self, ask: Ask<'_>) -> Result<Served, Refusal> {
-        let caller = self.verifier.verify(ask.token, ask.source, ask.at.mono + KEYS_WAIT).await.map_err(|refusal| {
-            self.refused(None, &refusal);
-            refusal
-        })?;
-        self.serve(&caller, ask).await.map_err(|refusal| {
-            self.refused(Some(&caller), &refusal);
-            refusal
-        })
+        let proof = self.verifier.verify(ask.token, ask.source, ask.at.mono + KEYS_WAIT).await;
+        let caller = proof.inspect_err(|refusal| self.refused(None, refusal))?;
+        self.serve(&caller, ask).await.inspect_err(|refusal| self.refused(Some(&caller), refusal))
     }
 
     async fn serve(&self, caller: &Caller, ask: Ask<'_>) -> Result<Served, Refusal> {
@@ -97,22 +87,21 @@ impl Broker {
             How::Loaded => Outcome::Fresh,
             How::Stale => Outcome::Stale,
         };
-        let remaining = self.clock.now().until(found.credential.expires_at());
+        let remaining = self.context.clock.now().until(found.credential.expires_at());
         Served { document: found.credential.document(), outcome, remaining }
     }
 
     fn refused(&self, caller: Option<&Caller>, refusal: &Refusal) {
-        let limit = match refusal.reason {
-            Reason::VerifyBudget => Some(Limit::Verification),
-            Reason::PodRate => Some(Limit::PodRate),
-            Reason::CacheFull => Some(Limit::CacheSize),
-            _ => None,
-        };
-        if let Some(limit) = limit {
-            self.metrics.front.shed(limit);
+        let limits = [
+            (Reason::VerifyBudget, Limit::Verification),
+            (Reason::PodRate, Limit::PodRate),
+            (Reason::CacheFull, Limit::CacheSize),
+        ];
+        for (_, limit) in limits.into_iter().filter(|(reason, _)| *reason == refusal.reason) {
+            self.context.metrics.front.shed(limit);
         }
         let who = caller.map(|caller| (&**caller.subject(), &**caller.presented()));
-        self.audit.refused(who, refusal, self.clock.now());
+        self.context.audit.refused(who, refusal, self.context.clock.now());
     }
 }
 

@@ -70,8 +70,8 @@ pub async fn bind(address: SocketAddr, part: &Part) -> TcpListener {
 /// Answers requests on `listener` until shutdown; `answer` sees the path.
 pub async fn serve<L, A, F>(mut listener: L, tasks: Tasks, answer: A)
 where
-    L: Listener<Io: Send + 'static>,
-    A: Fn(String) -> F + Clone + Send + 'static,
+    L: Listener<Io: Send + Unpin + 'static>,
+    A: Fn(String) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
 {
     loop {
@@ -107,7 +107,8 @@ where
         }
     });
     let mut builder = http1::Builder::new();
-    let connection = builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).serve_connection(TokioIo::new(stream), service);
+    let connection =
+        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,

@@ -21,7 +21,8 @@ use tokio::net::TcpStream;
 use crate::admin::http::Answer;
 use crate::base::readiness::Readiness;
 use crate::base::tasks::Tasks;
-use crate::front::Front;
+use crate::front::listener::Listeners;
+use crate::front::nonce::Nonces;
 
 /// The kubelet gives a probe one second by default.
 const SELF_PROBE: Duration = Duration::from_millis(800);
@@ -34,7 +35,9 @@ pub struct Probes {
     /// The tasks that must run.
     pub tasks: Tasks,
     /// The addresses that must lead here.
-    pub front: Arc<Front>,
+    pub listeners: Listeners,
+    /// How this process knows itself.
+    pub nonces: Arc<Nonces>,
 }
 
 /// Whether this process serves, and if not, why.
@@ -68,7 +71,7 @@ impl Probes {
         if self.tasks.is_shutting_down() {
             pending.insert("shutdown".into(), "the process is on its way out".into());
         }
-        for address in self.front.listening() {
+        for address in self.listeners.addresses() {
             if let Err(reason) = self.reaches_itself(address).await {
                 pending.insert(format!("self-probe {address}"), reason);
             }
@@ -83,7 +86,7 @@ impl Probes {
     }
 
     async fn reaches_itself(&self, address: SocketAddr) -> Result<(), String> {
-        let nonce = self.front.nonces().issue();
+        let nonce = self.nonces.issue();
         match tokio::time::timeout(SELF_PROBE, status_of(address, &format!("/v1/self/{nonce}"))).await {
             Ok(Ok(StatusCode::NO_CONTENT)) => Ok(()),
             Ok(Ok(status)) => Err(format!("another process answers on this address ({status})")),

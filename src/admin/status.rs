@@ -22,11 +22,11 @@ use crate::admin::probes::{Probes, Ready};
 use crate::base::clock::Now;
 use crate::broker::Broker;
 use crate::cache::status::EntryStatus;
-use crate::egress::aws::NodeCredentialsStatus;
-use crate::exchange::Exchanges;
-use crate::front::ListenerStatus;
+use crate::domain::credential::rfc3339;
+use crate::egress::aws::Aws;
+use crate::front::listener::ListenerStatus;
 use crate::limits::upstream::UpstreamBudget;
-use crate::token::VerificationStatus;
+use crate::token::KeyringStatus;
 
 /// The folder in the run directory: an emptyDir is writable for all, this one for nobody else.
 const FOLDER: &str = "agent";
@@ -42,7 +42,7 @@ pub struct Sources {
     /// Tokens and entries.
     pub broker: Arc<Broker>,
     /// The node's own credentials.
-    pub exchanges: Arc<Exchanges>,
+    pub aws: Arc<Aws>,
     /// Calls to AWS.
     pub budget: UpstreamBudget,
 }
@@ -56,10 +56,16 @@ pub struct Status {
     #[serde(flatten)]
     ready: Ready,
     listeners: Vec<ListenerStatus>,
-    verification: VerificationStatus,
-    node_credentials: NodeCredentialsStatus,
+    verification: KeyringStatus,
+    node_credentials: Option<NodeCredentials>,
     upstream: Upstream,
     entries: Vec<EntryStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeCredentials {
+    source: String,
+    expires_at: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -78,21 +84,27 @@ impl Sources {
     }
 
     async fn status(&self) -> Status {
-        let now = self.broker.clock.now();
+        let now = self.broker.context.clock.now();
         Status {
             version: env!("CARGO_PKG_VERSION"),
             commit: env!("CREDLET_COMMIT"),
             uptime_seconds: now.mono.saturating_duration_since(self.started.mono).as_secs(),
             ready: self.probes.ready().await,
-            listeners: self.probes.front.status(),
+            listeners: self.probes.listeners.statuses(),
             verification: self.broker.verifier.status(),
-            node_credentials: self.exchanges.node_credentials(),
+            node_credentials: self.node_credentials(),
             upstream: Upstream {
                 calls_per_second: self.budget.rate(),
                 throttled_for_seconds: self.budget.closed_for().map(|left| left.as_secs()),
             },
             entries: self.broker.cache.status(),
         }
+    }
+
+    /// `None` before the first call to AWS.
+    fn node_credentials(&self) -> Option<NodeCredentials> {
+        let identity = self.aws.node_identity()?;
+        Some(NodeCredentials { source: identity.source, expires_at: identity.expires_at.and_then(rfc3339) })
     }
 }
 
@@ -112,7 +124,7 @@ pub fn bind(run_dir: &Path) -> io::Result<UnixListener> {
     std::fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
     let path = socket_path(run_dir);
     match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => UnixListener::bind(path),
     }
 }

@@ -180,7 +180,7 @@ fn each_failure_is_remembered_in_its_own_way() {
         entry.landed(Err(failure), 1.0, time.secs(0));
         match ask(&mut entry, time.secs(0)).0 {
             Answer::Refuse(_, left) => Some(left.as_secs()),
-            _ => None,
+            Answer::Wait | Answer::Serve(_) | Answer::ServeAfter { .. } => None,
         }
     };
     assert_eq!(remembered(denied()), Some(5));

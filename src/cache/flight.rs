@@ -34,9 +34,9 @@ pub(crate) enum Progress {
 /// Runs the load that `slot`'s entry has just marked as begun.
 pub(crate) fn launch(shared: &Arc<Shared>, slot: &Arc<Slot>, urgency: Urgency) -> JoinHandle<Loaded> {
     let (shared, slot) = (Arc::clone(shared), Arc::clone(slot));
-    let tasks = shared.tasks.clone();
+    let tasks = shared.context.tasks.clone();
     tasks.spawn(async move {
-        let load = shared.tasks.spawn(fly(Arc::clone(&shared), Arc::clone(&slot), urgency));
+        let load = shared.context.tasks.spawn(fly(Arc::clone(&shared), Arc::clone(&slot), urgency));
         let result = load.await.unwrap_or_else(|_| Err(Failure::Bug("the load panicked".into())));
         land(&shared, &slot, result.clone());
         result
@@ -44,13 +44,13 @@ pub(crate) fn launch(shared: &Arc<Shared>, slot: &Arc<Slot>, urgency: Urgency) -
 }
 
 async fn fly(shared: Arc<Shared>, slot: Arc<Slot>, urgency: Urgency) -> Loaded {
-    let deadline = shared.clock.now().mono + LONGEST;
+    let deadline = shared.context.clock.now().mono + LONGEST;
     let attempts = if urgency == Urgency::Foreground { ATTEMPTS } else { 1 };
     for attempt in 1.. {
         let result = attempt_once(&shared, &slot, urgency, deadline).await;
         let Err(failure @ (Failure::Unavailable(_) | Failure::Throttled { .. })) = result else { return result };
         let pause = FIRST_PAUSE.saturating_mul(1 << attempt.min(8)).mul_f64(rand::random());
-        if attempt >= attempts || shared.clock.now().mono + pause >= deadline {
+        if attempt >= attempts || shared.context.clock.now().mono + pause >= deadline {
             return Err(failure);
         }
         slot.publish(Progress::Flying(Some(failure)));
@@ -69,13 +69,13 @@ async fn attempt_once(shared: &Shared, slot: &Slot, urgency: Urgency, deadline: 
         deadline,
     };
     let credential = shared.mint.mint(order).await?;
-    shared.audit.issued(&slot.key.subject, &presented, &slot.key.grant, &credential);
+    shared.context.audit.issued(&slot.key.subject, &presented, &slot.key.grant, &credential);
     Ok(Arc::new(credential))
 }
 
 fn land(shared: &Shared, slot: &Slot, result: Loaded) {
-    let now = shared.clock.now();
-    shared.pause.learn(&result, now, &shared.metrics);
+    let now = shared.context.clock.now();
+    shared.pause.learn(&result, now, &shared.context.metrics);
     let landed = slot.with_entry(|entry| entry.landed(result.clone(), rand::random(), now));
     note(shared, slot, &landed, &result);
     slot.publish(Progress::Landed(result));
@@ -85,7 +85,7 @@ fn land(shared: &Shared, slot: &Slot, result: Loaded) {
 
 fn note(shared: &Shared, slot: &Slot, landed: &Landed, result: &Loaded) {
     if *landed == Landed::Unconfirmed {
-        shared.metrics.cache.denials_unconfirmed.inc();
+        shared.context.metrics.cache.denials_unconfirmed.inc();
     }
     let Err(failure) = result else { return };
     let identity = slot.key.subject.identity();

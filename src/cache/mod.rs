@@ -11,14 +11,13 @@ pub mod slots;
 pub mod status;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::base::clock::{Clock, Now};
-use crate::base::tasks::Tasks;
+use crate::base::clock::Now;
 use crate::cache::entry::{Answer, Keeping};
 use crate::cache::flight::Progress;
 use crate::cache::refresh::Pause;
@@ -26,8 +25,7 @@ use crate::cache::slots::{EntryKey, Slot, Slots};
 use crate::domain::credential::Credential;
 use crate::domain::mint::{Failure, Mint, Urgency};
 use crate::domain::policy::Grant;
-use crate::observe::audit::Audit;
-use crate::observe::metrics::Metrics;
+use crate::observe::Context;
 use crate::token::Caller;
 
 /// From the complete head of a request to when its wait for a load ends; 50 ms of the 900 are left for the answer.
@@ -54,29 +52,13 @@ pub(crate) struct Shared {
     slots: Slots,
     pause: Pause,
     timers: mpsc::UnboundedSender<EntryKey>,
-    clock: Clock,
-    metrics: Arc<Metrics>,
-    audit: Arc<Audit>,
-    tasks: Tasks,
+    context: Context,
 }
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cache").finish_non_exhaustive()
     }
-}
-
-/// The parts of the process that the cache works with.
-#[derive(Debug, Clone)]
-pub struct Parts {
-    /// Time.
-    pub clock: Clock,
-    /// Metrics.
-    pub metrics: Arc<Metrics>,
-    /// The trail of issued credentials.
-    pub audit: Arc<Audit>,
-    /// Where loads and the refresher run.
-    pub tasks: Tasks,
 }
 
 /// A credential, and how it came.
@@ -121,13 +103,11 @@ pub enum Missing {
 impl Cache {
     /// An empty cache; its refresher runs until shutdown.
     #[must_use]
-    pub fn new(config: Config, mint: Arc<dyn Mint>, parts: Parts) -> Self {
-        let Parts { clock, metrics, audit, tasks } = parts;
+    pub fn new(config: Config, mint: Arc<dyn Mint>, context: Context) -> Self {
         let (timers, due) = mpsc::unbounded_channel();
-        let slots = Slots::new(config, Arc::clone(&metrics));
-        let shared =
-            Arc::new(Shared { mint, slots, pause: Pause::default(), timers, clock, metrics, audit, tasks: tasks.clone() });
-        tasks.spawn_critical("refresh", refresh::run(Arc::clone(&shared), due));
+        let slots = Slots::new(config, Arc::clone(&context.metrics));
+        let shared = Arc::new(Shared { mint, slots, pause: Pause::default(), timers, context });
+        shared.context.tasks.spawn_critical("refresh", refresh::run(Arc::clone(&shared), due));
         Self { shared }
     }
 
@@ -152,14 +132,21 @@ impl Cache {
     /// Every entry's state, for operators.
     #[must_use]
     pub fn status(&self) -> Vec<status::EntryStatus> {
-        let now = self.shared.clock.now();
+        let now = self.shared.context.clock.now();
         self.shared.slots.all().iter().map(|slot| slot.status(now)).collect()
+    }
+
+    /// When the first of all held credentials ends.
+    #[must_use]
+    pub fn earliest_expiry(&self) -> Option<SystemTime> {
+        let slots = self.shared.slots.all();
+        slots.iter().filter_map(|slot| slot.with_entry(|entry| entry.held().map(|held| held.expires_at()))).min()
     }
 
     /// Asks the entry, which a concurrent removal may have ended: then a new one.
     fn ask(&self, caller: &Caller, grant: &Grant) -> Result<(Arc<Slot>, Answer), Missing> {
         loop {
-            let now = self.shared.clock.now();
+            let now = self.shared.context.clock.now();
             let slot = self.shared.slots.find_or_add(caller, grant, now).ok_or(Missing::Full)?;
             if let Some((answer, begins)) = slot.ask(caller.presented(), now) {
                 if begins {
@@ -171,12 +158,16 @@ impl Cache {
     }
 
     fn held(&self, credential: Arc<Credential>) -> Found {
-        let how = if credential.is_aging(self.shared.clock.now()) { How::Stale } else { How::Held };
+        let how = if credential.is_aging(self.shared.context.clock.now()) { How::Stale } else { How::Held };
         Found { credential, how }
     }
 
     fn fall_back(&self, held: Arc<Credential>, missing: Missing) -> Result<Found, Missing> {
-        if held.is_servable(self.shared.clock.now()) { Ok(Found { credential: held, how: How::Stale }) } else { Err(missing) }
+        if held.is_servable(self.shared.context.clock.now()) {
+            Ok(Found { credential: held, how: How::Stale })
+        } else {
+            Err(missing)
+        }
     }
 
     async fn await_load(&self, slot: &Slot, until: Instant) -> Result<Found, Missing> {

@@ -79,7 +79,7 @@ struct Ready {
 
 /// Renews entries as they fall due, until shutdown. Keys come over `landed` when a load has changed their entry.
 pub(crate) async fn run(shared: Arc<Shared>, mut landed: mpsc::UnboundedReceiver<EntryKey>) {
-    let shutdown = shared.tasks.shutting_down();
+    let shutdown = shared.context.tasks.shutting_down();
     tokio::pin!(shutdown);
     let workers = Arc::new(Semaphore::new(AT_ONCE));
     let mut refresher = Refresher { shared, timers: DelayQueue::new(), handles: HashMap::new(), ready: VecDeque::new(), workers };
@@ -101,7 +101,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut landed: mpsc::UnboundedReceiver
 impl Refresher {
     fn look(&mut self, key: EntryKey) {
         let Some(slot) = self.shared.slots.find(&key) else { return };
-        let now = self.shared.clock.now();
+        let now = self.shared.context.clock.now();
         match slot.wake(now) {
             Wake::Flying => (),
             Wake::Sleep(until) => self.sleep(key, until),
@@ -124,17 +124,17 @@ impl Refresher {
 
     fn renew_first(&mut self, worker: OwnedSemaphorePermit) {
         let Some(Ready { slot, urgency, due }) = self.ready.pop_front() else { return };
-        if !slot.begin_renewal(self.shared.clock.now()) {
+        if !slot.begin_renewal(self.shared.context.clock.now()) {
             return;
         }
         let shared = Arc::clone(&self.shared);
         let flight = flight::launch(&self.shared, &slot, urgency);
-        self.shared.tasks.spawn(async move {
+        self.shared.context.tasks.spawn(async move {
             let result = flight.await.unwrap_or_else(|_| Err(Failure::Bug("the renewal panicked".into())));
-            shared.metrics.cache.refreshed((&result).into());
+            shared.context.metrics.cache.refreshed((&result).into());
             if result.is_ok() {
-                let lag = shared.clock.now().mono.saturating_duration_since(due);
-                shared.metrics.cache.refresh_lag.observe(lag.as_secs_f64());
+                let lag = shared.context.clock.now().mono.saturating_duration_since(due);
+                shared.context.metrics.cache.refresh_lag.observe(lag.as_secs_f64());
             }
             drop(worker);
         });

@@ -1,8 +1,14 @@
-//! An entry as operators see it: names, times and the last error; never a secret.
+//! Entries as operators see them: names, times and the last error; never a secret.
 
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::gauge::ConstGauge;
 use serde::Serialize;
 
-use crate::base::clock::Now;
+use crate::base::clock::{Now, unix_seconds};
+use crate::cache::Cache;
 use crate::cache::entry::Entry;
 use crate::cache::slots::EntryKey;
 use crate::domain::credential::rfc3339;
@@ -47,5 +53,18 @@ impl EntryStatus {
             renewal_in_seconds: entry.renewal_due().map(|due| due.saturating_duration_since(now.mono).as_secs()),
             last_error: entry.last_failure().map(ToString::to_string),
         }
+    }
+}
+
+/// `credlet_earliest_expiry_timestamp_seconds`: when the first of all held credentials ends, Unix seconds; 0 with none.
+#[derive(Debug)]
+pub struct EarliestExpiry(pub Cache);
+
+impl Collector for EarliestExpiry {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let gauge = ConstGauge::new(self.0.earliest_expiry().map_or(0, unix_seconds));
+        let name = "credlet_earliest_expiry_timestamp_seconds";
+        let help = "When the first of all held credentials ends";
+        gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
     }
 }

@@ -5,11 +5,14 @@ use std::time::UNIX_EPOCH;
 use parking_lot::Mutex;
 
 use super::*;
+use crate::base::clock::Clock;
 use crate::base::secret::Secret;
+use crate::base::tasks::Tasks;
 use crate::domain::credential::{Provenance, Session};
 use crate::domain::identity::{BearerToken, Identity, Presented, Subject};
 use crate::domain::mint::{Minting, Order};
 use crate::domain::policy::{POD_IDENTITY_AUDIENCE, grant};
+use crate::observe::metrics::Metrics;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const CONFIG: Config = Config { capacity: 100, longest_retention: None };
@@ -68,11 +71,10 @@ struct World {
 
 fn world(config: Config, acts: &[Act]) -> World {
     let clock = Clock::simulated(UNIX_EPOCH + 1000 * HOUR);
-    let (metrics, tasks) = (Arc::new(Metrics::new()), Tasks::default());
     let mint = Arc::new(FakeMint { clock: clock.clone(), acts: acts.to_vec(), orders: Mutex::default() });
-    let parts =
-        Parts { clock: clock.clone(), metrics: Arc::clone(&metrics), audit: Arc::new(Audit::new(&clock)), tasks: tasks.clone() };
-    let cache = Cache::new(config, Arc::<FakeMint>::clone(&mint), parts);
+    let context = Context::new(clock.clone());
+    let (metrics, tasks) = (Arc::clone(&context.metrics), context.tasks.clone());
+    let cache = Cache::new(config, Arc::<FakeMint>::clone(&mint), context);
     World { cache, mint, metrics, clock, tasks, token_end: 1100 * HOUR }
 }
 

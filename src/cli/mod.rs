@@ -65,6 +65,11 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 
 fn version() -> anyhow::Result<ExitCode> {
     let features = if cfg!(feature = "dev") { "dev" } else { "none" };
-    writeln!(std::io::stdout(), "credlet {} (commit {}, features: {features})", env!("CARGO_PKG_VERSION"), env!("CREDLET_COMMIT"))?;
+    writeln!(
+        std::io::stdout(),
+        "credlet {} (commit {}, features: {features})",
+        env!("CARGO_PKG_VERSION"),
+        env!("CREDLET_COMMIT")
+    )?;
     Ok(ExitCode::SUCCESS)
 }

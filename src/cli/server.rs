@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
@@ -11,6 +11,8 @@ use crate::base::clock::Clock;
 use crate::cli::{USAGE, fail};
 use crate::config::Config;
 use crate::config::flags::ServerFlags;
+use crate::egress::aws::Aws;
+use crate::observe::Context;
 use crate::observe::logging;
 
 /// Threads for connections: one core serves a hundred thousand requests a second, and each idle thread costs memory on every
@@ -33,8 +35,10 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    runtime(WORKERS)?.block_on(async {
-        let app = App::start(config, Clock::System).await?;
+    runtime()?.block_on(async {
+        let context = Context::new(Clock::System);
+        let aws = Aws::new(config.https.clone(), &context.metrics);
+        let app = App::start(config, aws, context)?;
         let signal = stop_signal().await?;
         tracing::info!(signal, "stopping");
         app.stop().await;
@@ -43,8 +47,8 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
 }
 
 /// A runtime for an agent.
-pub(super) fn runtime(workers: usize) -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().context("no runtime")
+pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build().context("no runtime")
 }
 
 /// The name of the signal that ends the process, once it comes.

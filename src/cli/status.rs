@@ -47,7 +47,13 @@ fn pending(document: &Value) -> String {
 fn table(document: &Value) -> String {
     let mut out = String::new();
     let ready = if document["ready"] == true { "ready" } else { "NOT READY" };
-    let _ = writeln!(out, "credlet {} ({}), {ready}, up {} s", cell(document, "version"), cell(document, "commit"), cell(document, "uptime_seconds"));
+    let _ = writeln!(
+        out,
+        "credlet {} ({}), {ready}, up {} s",
+        cell(document, "version"),
+        cell(document, "commit"),
+        cell(document, "uptime_seconds")
+    );
     for (heading, list) in [("waits for", "pending"), ("advice", "advice")] {
         for (part, reason) in members(&document[list]) {
             let _ = writeln!(out, "  {heading}: {part}: {}", text(reason));
@@ -94,11 +100,10 @@ fn cell(row: &Value, column: &str) -> String {
 }
 
 fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "-".into(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+    if value.is_null() {
+        return "-".into();
     }
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]

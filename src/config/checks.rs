@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::domain::policy::POD_IDENTITY_AUDIENCE;
 use crate::observe::logging::Format;
-use crate::token::config::{IssuerConfig, KeySource, Mode};
+use crate::token::{IssuerConfig, KeySource, Mode};
 
 /// The faults found so far.
 #[derive(Debug, Default)]

@@ -42,19 +42,14 @@ pub struct ServerFlags {
     pub issuer: Vec<String>,
 
     /// Accepted token audience
-    #[arg(
-        long,
-        env = "CREDLET_AUDIENCE",
-        value_delimiter = ',',
-        default_value = "pods.eks.amazonaws.com,sts.amazonaws.com"
-    )]
+    #[arg(long, env = "CREDLET_AUDIENCE", value_delimiter = ',', default_value = "pods.eks.amazonaws.com,sts.amazonaws.com")]
     pub audience: Vec<String>,
 
     /// Who verifies tokens: local, delegated (EKS Auth alone), or auto
     #[arg(long, env = "CREDLET_TOKEN_VERIFICATION", value_name = "MODE", default_value = "auto")]
     pub token_verification: String,
 
-    /// This node's name: tokens of other nodes' pods are refused [env NODE_NAME also]
+    /// This node's name: tokens of other nodes' pods are refused (also the variable `NODE_NAME`)
     #[arg(long, env = "CREDLET_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
 

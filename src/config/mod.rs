@@ -9,6 +9,7 @@ pub mod flags;
 mod tests;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,12 +19,13 @@ use crate::admin;
 use crate::cache;
 use crate::config::checks::Checks;
 use crate::config::flags::ServerFlags;
-use crate::egress::own_endpoint;
+use crate::egress::https::Https;
+use crate::egress::{Lookup, own_endpoint};
 use crate::exchange;
 use crate::front;
 use crate::limits;
 use crate::observe::logging;
-use crate::token::config as token;
+use crate::token;
 
 /// Where Kubernetes mounts a pod's own service account token.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -32,8 +34,10 @@ const TOKENS_PER_POD: usize = 4;
 /// Pods whose tokens are remembered however small the cache is.
 const LEAST_PODS: usize = 256;
 
-/// A variable of the environment.
-pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+/// Open connections of a node's pods: at 13 KB each, 100 MB at the worst. The limit of descriptors may allow fewer.
+const MAX_CONNECTIONS: usize = 8_192;
+/// Open connections of one source address, which is one pod on most networks: many times what SDKs hold open.
+const MAX_CONNECTIONS_PER_SOURCE: usize = 1_024;
 
 /// A checked configuration of the agent.
 #[derive(Debug)]
@@ -52,6 +56,8 @@ pub struct Config {
     pub pods: limits::pods::Config,
     /// Calls of this node.
     pub upstream: limits::upstream::Config,
+    /// The way out of the node, as the environment describes it.
+    pub https: Https,
     /// Logs.
     pub logging: logging::Config,
     /// What is legal but deserves a word.
@@ -79,7 +85,7 @@ impl Config {
         let mut checks = Checks::default();
         let config = server(&mut checks, flags, variable);
         if let Some(config) = &config
-            && let Err(error) = own_endpoint::refuse(variable, &config.front.addresses())
+            && let Err(error) = own_endpoint::refuse(variable, &config.addresses())
         {
             checks.faults.push(error.to_string());
         }
@@ -87,6 +93,14 @@ impl Config {
             Some(config) if checks.faults.is_empty() => Ok(Self { warnings: checks.warnings, ..config }),
             _ => Err(Faults(checks.faults)),
         }
+    }
+}
+
+impl Config {
+    /// The addresses of the credentials endpoint, as configured.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.front.hosts.iter().map(|host| SocketAddr::new(*host, self.front.port)).collect()
     }
 }
 
@@ -100,6 +114,7 @@ fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opt
     let pod_rate = checks.rate("pod-rate", &flags.pod_rate);
     let service_rate = checks.rate("max-service-qps", &flags.max_service_qps);
     let logging = logging(checks, flags);
+    let https = Https::new(variable).map_err(|error| checks.faults.push(error.to_string())).ok();
     Some(Config {
         front: front?,
         admin: admin?,
@@ -108,6 +123,7 @@ fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opt
         cache: cache?,
         pods: limits::pods::Config { per_second: pod_rate? },
         upstream: limits::upstream::Config { per_second: service_rate? },
+        https: https?,
         logging: logging?,
         warnings: Vec::new(),
     })
@@ -115,7 +131,8 @@ fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opt
 
 fn front(checks: &mut Checks, flags: &ServerFlags) -> Option<front::Config> {
     let hosts = checks.hosts(&flags.bind_hosts);
-    Some(front::Config::new(hosts, checks.port("port", &flags.port)?))
+    let port = checks.port("port", &flags.port)?;
+    Some(front::Config { hosts, port, max_connections: MAX_CONNECTIONS, max_connections_per_source: MAX_CONNECTIONS_PER_SOURCE })
 }
 
 fn admin(checks: &mut Checks, flags: &ServerFlags) -> Option<admin::Config> {

@@ -7,7 +7,7 @@ use clap::Parser;
 use tracing::level_filters::LevelFilter;
 
 use super::*;
-use crate::token::config::{KeySource, Mode};
+use crate::token::{KeySource, Mode};
 
 #[derive(Parser)]
 struct Line {
@@ -25,7 +25,7 @@ fn check(line: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<String>> 
 fn the_incumbents_arguments_work() {
     let config = check("--port 80 --cluster-name myeks --probe-port 2703", &[]).unwrap();
     let addresses = ["169.254.170.23:80", "[fd00:ec2::23]:80"].map(|address| address.parse::<SocketAddr>().unwrap());
-    assert_eq!(config.front.addresses(), addresses);
+    assert_eq!(config.addresses(), addresses);
     assert_eq!(config.admin.metrics, Some("0.0.0.0:2705".parse().unwrap()));
     assert_eq!((config.token.mode, config.cache.capacity), (Mode::Auto, 2000));
     assert_eq!(config.token.audiences.len(), 2);
@@ -40,8 +40,21 @@ fn all_faults_are_told_together() {
     let line = line.replace("--metrics-port -1", "--metrics-port=-1");
     let faults = check(&line, &[]).unwrap_err();
     let flags = [
-        "bind-hosts", "bind-hosts", "port", "probe-port", "metrics-port", "max-cache-size", "cluster-name", "issuer", "issuer",
-        "token-verification", "pod-rate", "endpoint", "max-service-qps", "max-credential-retention-before-renewal", "verbosity",
+        "bind-hosts",
+        "bind-hosts",
+        "port",
+        "probe-port",
+        "metrics-port",
+        "max-cache-size",
+        "cluster-name",
+        "issuer",
+        "issuer",
+        "token-verification",
+        "pod-rate",
+        "endpoint",
+        "max-service-qps",
+        "max-credential-retention-before-renewal",
+        "verbosity",
         "log-format",
     ];
     for flag in flags {

@@ -1,21 +1,18 @@
 //! What every call to AWS has in common: a permit of the node's budget, a deadline, a count.
 
-use std::sync::Arc;
-
 use tokio::time::timeout_at;
 
-use crate::base::clock::Clock;
 use crate::domain::mint::{Failure, Order};
 use crate::exchange::timed_out;
 use crate::limits::upstream::UpstreamBudget;
-use crate::observe::metrics::{CallResult, Metrics, Operation};
+use crate::observe::Context;
+use crate::observe::metrics::{CallResult, Operation};
 
 /// Makes calls within the node's budget.
 #[derive(Debug)]
 pub(super) struct Calls {
     pub(super) budget: UpstreamBudget,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) clock: Clock,
+    pub(super) context: Context,
 }
 
 impl Calls {
@@ -25,13 +22,13 @@ impl Calls {
         C: Future<Output = Result<T, Failure>>,
     {
         let _permit = self.budget.permit(order.urgency, order.deadline).await?;
-        let began = self.clock.now().mono;
+        let began = self.context.clock.now().mono;
         let result = timeout_at(order.deadline, call).await.unwrap_or_else(|_| Err(timed_out()));
         if let Err(Failure::Throttled { retry_after }) = &result {
             self.budget.throttled(*retry_after);
         }
-        let took = self.clock.now().mono.saturating_duration_since(began);
-        self.metrics.upstream.finished(operation, CallResult::from(&result), took);
+        let took = self.context.clock.now().mono.saturating_duration_since(began);
+        self.context.metrics.upstream.finished(operation, CallResult::from(&result), took);
         result
     }
 }

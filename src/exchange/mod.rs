@@ -7,14 +7,13 @@ use std::sync::Arc;
 
 use url::Url;
 
-use crate::base::clock::Clock;
 use crate::domain::mint::{Failure, Mint, Minting, Order};
 use crate::domain::policy::Exchange;
 use crate::egress::aws::Aws;
 use crate::exchange::call::Calls;
 use crate::exchange::pod_identity::PodIdentity;
 use crate::limits::upstream::UpstreamBudget;
-use crate::observe::metrics::Metrics;
+use crate::observe::Context;
 
 mod answer;
 mod call;
@@ -41,8 +40,8 @@ pub struct Exchanges {
 impl Exchanges {
     /// Exchanges that spend `budget`. Touches no network: region and credentials are found by the first order.
     #[must_use]
-    pub fn new(config: Config, aws: Arc<Aws>, budget: UpstreamBudget, metrics: Arc<Metrics>, clock: Clock) -> Self {
-        Self { pod_identity: PodIdentity::new(config, aws, Calls { budget, metrics, clock }) }
+    pub fn new(config: Config, aws: Arc<Aws>, budget: UpstreamBudget, context: Context) -> Self {
+        Self { pod_identity: PodIdentity::new(config, aws, Calls { budget, context }) }
     }
 }
 

@@ -55,7 +55,7 @@ impl PodIdentity {
     async fn attempt(&self, client: &Client, order: &Order) -> Result<Credential, Failure> {
         let request = client.assume_role_for_pod_identity().cluster_name(&self.config.cluster_name);
         let answered = request.token(order.presented.token.expose()).send().await;
-        let now = self.calls.clock.now();
+        let now = self.calls.context.clock.now();
         let answer = answered.map_err(|error| fault::failure(&error, order, now))?;
         answer::credential(answer, &order.subject, now).map_err(|fault| Failure::Bug(fault.to_string()))
     }

@@ -11,7 +11,6 @@ use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentials
 use serde_json::{Value, json};
 
 use crate::base::clock::{Clock, unix_seconds};
-use crate::base::tasks::Tasks;
 use crate::domain::credential::Credential;
 use crate::domain::identity::{BearerToken, Identity, Presented, Subject, TokenDigest};
 use crate::domain::mint::{Failure, Mint, Order, Urgency};
@@ -21,6 +20,7 @@ use crate::egress::fake::{Answer, Authority, Fake, https};
 use crate::egress::https::Https;
 use crate::exchange::{Config, Exchanges};
 use crate::limits::upstream::{self as limits, UpstreamBudget};
+use crate::observe::Context;
 use crate::observe::metrics::Metrics;
 
 const TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl";
@@ -46,13 +46,13 @@ impl Setup {
             .retry_config(RetryConfig::disabled())
             .credentials_provider(credentials)
             .build();
-        let metrics = Arc::new(Metrics::new());
+        let context = Context::new(Clock::simulated(now()));
+        let metrics = Arc::clone(&context.metrics);
         let aws = Arc::new(Aws::with_config(https, &metrics, sdk));
         let config = Config { cluster_name: "myeks".into(), endpoint: Some(endpoint.parse().unwrap()) };
-        let clock = Clock::simulated(now());
         let rate = limits::Config { per_second: 5.0 };
-        let budget = UpstreamBudget::new(rate, clock.clone(), Arc::clone(&metrics), Tasks::default());
-        let exchanges = Exchanges::new(config, Arc::clone(&aws), budget.clone(), Arc::clone(&metrics), clock);
+        let budget = UpstreamBudget::new(rate, context.clone());
+        let exchanges = Exchanges::new(config, Arc::clone(&aws), budget.clone(), context);
         Self { exchanges, metrics, aws, budget }
     }
 

@@ -16,7 +16,8 @@ use tokio::net::TcpListener;
 
 use crate::base::clock::Clock;
 use crate::base::readiness::Part;
-use crate::front::{Deps, FrontError, holder};
+use crate::front::{FrontError, holder};
+use crate::observe::Context;
 use crate::observe::metrics::Metrics;
 
 /// Connections that the kernel keeps until they are accepted: each CLI run of every pod opens one.
@@ -78,8 +79,8 @@ impl Listener {
     ///
     /// # Errors
     /// When the kernel's answer will not change.
-    pub(super) fn bind(address: SocketAddr, required: bool, deps: &Deps) -> Result<Self, FrontError> {
-        let sign = Sign::new(address, deps);
+    pub(super) fn bind(address: SocketAddr, required: bool, context: &Context) -> Result<Self, FrontError> {
+        let sign = Sign::new(address, context);
         let mut listener = Self { address, socket: None, required, obstacle: None, sign };
         match open(address) {
             Ok(socket) => listener.opened(socket).map_err(|source| FrontError::Bind { address, source })?,
@@ -186,10 +187,10 @@ fn detail(obstacle: Obstacle, address: SocketAddr, error: &io::Error) -> String 
 }
 
 impl Sign {
-    fn new(address: SocketAddr, deps: &Deps) -> Self {
+    fn new(address: SocketAddr, context: &Context) -> Self {
         let status = ListenerStatus { address, listening: false, detail: "not bound yet".into() };
-        let part = deps.readiness.part(format!("listener {address}"), "not bound yet");
-        Self { state: Arc::new(Mutex::new(status)), part, metrics: Arc::clone(&deps.metrics) }
+        let part = context.readiness.part(format!("listener {address}"), "not bound yet");
+        Self { state: Arc::new(Mutex::new(status)), part, metrics: Arc::clone(&context.metrics) }
     }
 
     fn up(&self, address: SocketAddr) {

@@ -21,8 +21,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::base::clock::Clock;
-use crate::base::readiness::Readiness;
 use crate::base::tasks::Tasks;
 use crate::broker::Broker;
 use crate::front::caps::Caps;
@@ -32,8 +30,7 @@ use crate::front::nonce::Nonces;
 use crate::front::record::Record;
 use crate::front::reply::Replies;
 use crate::front::request::Hosts;
-use crate::observe::audit::Audit;
-use crate::observe::metrics::Metrics;
+use crate::observe::Context;
 
 /// Where to serve, and to how many.
 #[derive(Debug, Clone)]
@@ -46,21 +43,6 @@ pub struct Config {
     pub max_connections: usize,
     /// Open connections from one source address.
     pub max_connections_per_source: usize,
-}
-
-/// What the front uses of the rest of the process.
-#[derive(Debug, Clone)]
-pub struct Deps {
-    /// The clocks.
-    pub clock: Clock,
-    /// Where requests and connections are counted.
-    pub metrics: Arc<Metrics>,
-    /// Where the front's own refusals are written down.
-    pub audit: Arc<Audit>,
-    /// Who runs listeners and connections.
-    pub tasks: Tasks,
-    /// Who is told what listens and what does not yet.
-    pub readiness: Readiness,
 }
 
 /// Why the front can't be.
@@ -83,7 +65,7 @@ pub enum FrontError {
 #[derive(Debug)]
 pub struct Front {
     hosts: Vec<IpAddr>,
-    deps: Deps,
+    context: Context,
     caps: Arc<Caps>,
     nonces: Arc<Nonces>,
     bound: Vec<Listener>,
@@ -105,14 +87,14 @@ impl Front {
     ///
     /// # Errors
     /// When no waiting would help.
-    pub fn bind(config: Config, deps: Deps) -> Result<Self, FrontError> {
+    pub fn bind(config: Config, context: Context) -> Result<Self, FrontError> {
         let only_ipv6 = config.hosts.iter().all(IpAddr::is_ipv6);
-        let bind = |host: &IpAddr| Listener::bind(SocketAddr::new(*host, config.port), only_ipv6 || host.is_ipv4(), &deps);
+        let bind = |host: &IpAddr| Listener::bind(SocketAddr::new(*host, config.port), only_ipv6 || host.is_ipv4(), &context);
         let bound = config.hosts.iter().map(bind).collect::<Result<_, _>>()?;
-        let gauge = deps.metrics.front.connections.clone();
+        let gauge = context.metrics.front.connections.clone();
         let caps = Caps::new(config.max_connections, config.max_connections_per_source, gauge);
-        let nonces = Arc::new(Nonces::new(deps.clock.clone()));
-        Ok(Self { hosts: config.hosts, deps, caps, nonces, bound })
+        let nonces = Arc::new(Nonces::new(context.clock.clone()));
+        Ok(Self { hosts: config.hosts, context, caps, nonces, bound })
     }
 
     /// The listeners' states, now and later.
@@ -133,8 +115,8 @@ impl Front {
     }
 
     fn serve_from(self, source: Source) {
-        let Self { hosts, deps, caps, nonces, bound } = self;
-        let Deps { clock, metrics, audit, tasks, .. } = deps;
+        let Self { hosts, context, caps, nonces, bound } = self;
+        let Context { clock, metrics, audit, tasks, .. } = context;
         let record = Record { clock, metrics, audit };
         let service = Service { hosts, source, nonces, replies: Arc::new(Replies::new()), record };
         for listener in bound {
@@ -170,17 +152,11 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::base::clock::Clock;
     use crate::front::endpoint::tests::SCRIPTED;
 
-    fn deps() -> Deps {
-        let clock = Clock::System;
-        Deps {
-            metrics: Arc::new(Metrics::new()),
-            audit: Arc::new(Audit::new(&clock)),
-            tasks: Tasks::default(),
-            readiness: Readiness::default(),
-            clock,
-        }
+    fn context() -> Context {
+        Context::new(Clock::System)
     }
 
     fn config(hosts: &[&str], port: u16) -> Config {
@@ -202,39 +178,39 @@ mod tests {
 
     #[tokio::test]
     async fn it_serves_on_what_it_bound_and_stops_when_told() {
-        let deps = deps();
-        let front = Front::bind(config(&["127.0.0.1"], 0), deps.clone()).unwrap();
+        let context = context();
+        let front = Front::bind(config(&["127.0.0.1"], 0), context.clone()).unwrap();
         let listeners = front.listeners();
         let address = listeners.addresses()[0];
-        assert!(deps.readiness.pending().is_empty());
+        assert!(context.readiness.pending().is_empty());
         front.serve_from(SCRIPTED);
         assert!(fetch(address).await.unwrap().starts_with("HTTP/1.1 200"));
-        assert!(deps.metrics.encode().unwrap().contains("listener_up{family=\"ipv4\"} 1"));
+        assert!(context.metrics.encode().unwrap().contains("listener_up{family=\"ipv4\"} 1"));
 
         let mut idle = TcpStream::connect(address).await.unwrap();
-        while deps.metrics.front.connections.get() == 0 {
+        while context.metrics.front.connections.get() == 0 {
             tokio::task::yield_now().await;
         }
-        deps.tasks.shutdown();
+        context.tasks.shutdown();
         assert_eq!(idle.read(&mut [0]).await.unwrap(), 0);
-        deps.tasks.drained().await;
+        context.tasks.drained().await;
         assert!(fetch(address).await.is_err());
-        assert_eq!((deps.metrics.front.connections.get(), listeners.addresses().len()), (0, 0));
-        assert!(deps.tasks.ended().is_empty());
+        assert_eq!((context.metrics.front.connections.get(), listeners.addresses().len()), (0, 0));
+        assert!(context.tasks.ended().is_empty());
     }
 
     #[tokio::test]
     async fn a_taken_port_is_named_with_its_holder_and_served_once_free() {
         let holder = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = holder.local_addr().unwrap();
-        let deps = deps();
-        let front = Front::bind(config(&["127.0.0.1"], address.port()), deps.clone()).unwrap();
-        let detail = deps.readiness.pending().into_values().next().unwrap();
+        let context = context();
+        let front = Front::bind(config(&["127.0.0.1"], address.port()), context.clone()).unwrap();
+        let detail = context.readiness.pending().into_values().next().unwrap();
         let uid = nix::unistd::geteuid();
         assert!(detail.contains(&address.to_string()) && detail.contains(&format!("uid {uid}")), "{detail}");
         front.serve_from(SCRIPTED);
         drop(holder);
-        while !deps.readiness.pending().is_empty() {
+        while !context.readiness.pending().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert!(fetch(address).await.unwrap().starts_with("HTTP/1.1 200"));
@@ -242,31 +218,31 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_ipv6_address_that_the_node_lacks_is_no_fault() {
-        let deps = deps();
-        let front = Front::bind(config(&["127.0.0.1", "2001:db8::23"], 0), deps.clone()).unwrap();
-        assert!(deps.readiness.pending().is_empty());
+        let context = context();
+        let front = Front::bind(config(&["127.0.0.1", "2001:db8::23"], 0), context.clone()).unwrap();
+        assert!(context.readiness.pending().is_empty());
         let listeners = front.listeners();
         front.serve_from(SCRIPTED);
         tokio::time::sleep(Duration::from_secs(10)).await;
         let [ipv4, ipv6] = <[_; 2]>::try_from(listeners.statuses()).unwrap();
         assert!(ipv4.listening && !ipv6.listening && ipv6.detail.contains("not on this node"), "{ipv6:?}");
-        assert!(deps.metrics.encode().unwrap().contains("listener_up{family=\"ipv6\"} 0"));
-        assert!(deps.tasks.ended().is_empty());
+        assert!(context.metrics.encode().unwrap().contains("listener_up{family=\"ipv6\"} 0"));
+        assert!(context.tasks.ended().is_empty());
     }
 
     #[tokio::test]
     async fn an_address_that_is_not_there_yet_keeps_the_node_unready() {
         for host in ["192.0.2.23", "2001:db8::23"] {
-            let deps = deps();
-            let front = Front::bind(config(&[host], 80), deps.clone()).unwrap();
+            let context = context();
+            let front = Front::bind(config(&[host], 80), context.clone()).unwrap();
             assert!(front.listeners().addresses().is_empty());
-            assert_eq!(deps.readiness.pending().len(), 1, "nothing else would serve");
+            assert_eq!(context.readiness.pending().len(), 1, "nothing else would serve");
         }
     }
 
     #[tokio::test]
     async fn a_refusal_reaches_a_client_that_still_sends() {
-        let front = Front::bind(config(&["127.0.0.1"], 0), deps()).unwrap();
+        let front = Front::bind(config(&["127.0.0.1"], 0), context()).unwrap();
         let address = front.listeners().addresses()[0];
         front.serve_from(SCRIPTED);
         let long = "y".repeat(200_000);
@@ -282,8 +258,8 @@ mod tests {
 
     #[tokio::test]
     async fn connections_over_a_cap_are_closed_and_counted() {
-        let deps = deps();
-        let front = Front::bind(config(&["127.0.0.1"], 0), deps.clone()).unwrap();
+        let context = context();
+        let front = Front::bind(config(&["127.0.0.1"], 0), context.clone()).unwrap();
         let address = front.listeners().addresses()[0];
         front.serve_from(SCRIPTED);
         let mut held = Vec::new();
@@ -292,11 +268,11 @@ mod tests {
         }
         let mut third = TcpStream::connect(address).await.unwrap();
         assert_eq!(third.read(&mut [0]).await.unwrap(), 0);
-        let text = deps.metrics.encode().unwrap();
+        let text = context.metrics.encode().unwrap();
         assert!(text.contains("connections_refused_total{limit=\"source_connections\"} 1"), "{text}");
         assert!(text.contains("refusals_total{reason=\"conn_cap\"} 1") && text.contains("credlet_connections 2"));
         drop(held);
-        while deps.metrics.front.connections.get() > 0 {
+        while context.metrics.front.connections.get() > 0 {
             tokio::task::yield_now().await;
         }
         assert!(fetch(address).await.unwrap().starts_with("HTTP/1.1 200"));

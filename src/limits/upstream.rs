@@ -14,10 +14,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::base::bucket::Bucket;
-use crate::base::clock::Clock;
-use crate::base::tasks::Tasks;
 use crate::domain::mint::{Failure, Urgency};
-use crate::observe::metrics::Metrics;
+use crate::observe::Context;
 
 /// How long the latch stays closed when AWS names no time.
 const DEFAULT_LATCH: Duration = Duration::from_secs(1);
@@ -47,9 +45,7 @@ pub struct UpstreamBudget {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    clock: Clock,
-    metrics: Arc<Metrics>,
-    tasks: Tasks,
+    context: Context,
 }
 
 #[derive(Debug)]
@@ -99,8 +95,8 @@ impl Drop for Counted {
 impl UpstreamBudget {
     /// A full budget.
     #[must_use]
-    pub fn new(config: Config, clock: Clock, metrics: Arc<Metrics>, tasks: Tasks) -> Self {
-        let now = clock.now().mono;
+    pub fn new(config: Config, context: Context) -> Self {
+        let now = context.clock.now().mono;
         let state = State {
             configured: config.per_second,
             rate: config.per_second,
@@ -110,7 +106,7 @@ impl UpstreamBudget {
             lines: Lines::default(),
             timer_runs: false,
         };
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), clock, metrics, tasks }) }
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), context }) }
     }
 
     /// Waits in line for the right to make one call.
@@ -120,24 +116,24 @@ impl UpstreamBudget {
     pub async fn permit(&self, urgency: Urgency, deadline: Instant) -> Result<Permit, Failure> {
         let (sender, receiver) = oneshot::channel();
         self.shared.state.lock().lines.of(urgency).push_back(sender);
-        let _waiting = Counted::new(&self.shared.metrics.upstream.waiting);
+        let _waiting = Counted::new(&self.shared.context.metrics.upstream.waiting);
         self.pump();
         match tokio::time::timeout_at(deadline, receiver).await {
-            Ok(Ok(())) => Ok(Permit { _inflight: Counted::new(&self.shared.metrics.upstream.inflight) }),
+            Ok(Ok(())) => Ok(Permit { _inflight: Counted::new(&self.shared.context.metrics.upstream.inflight) }),
             Ok(Err(_)) | Err(_) => Err(Failure::Throttled { retry_after: self.closed_for() }),
         }
     }
 
     /// AWS asked for fewer calls: none are made until `retry_after`, and fewer for a while.
     pub fn throttled(&self, retry_after: Option<Duration>) {
-        let now = self.shared.clock.now().mono;
+        let now = self.shared.context.clock.now().mono;
         self.shared.state.lock().throttle(retry_after.unwrap_or(DEFAULT_LATCH), now);
     }
 
     /// How long AWS still asks to be left alone.
     #[must_use]
     pub fn closed_for(&self) -> Option<Duration> {
-        let now = self.shared.clock.now().mono;
+        let now = self.shared.context.clock.now().mono;
         self.shared.state.lock().closed_until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero())
     }
 
@@ -145,13 +141,13 @@ impl UpstreamBudget {
     #[must_use]
     pub fn rate(&self) -> f64 {
         let mut state = self.shared.state.lock();
-        state.recover(self.shared.clock.now().mono);
+        state.recover(self.shared.context.clock.now().mono);
         state.rate
     }
 
     /// Hands out what permits there are, and wakes when the next one comes if somebody still waits.
     fn pump(&self) {
-        let now = self.shared.clock.now().mono;
+        let now = self.shared.context.clock.now().mono;
         let mut state = self.shared.state.lock();
         state.hand_out(now);
         if state.timer_runs || state.lines.are_empty() {
@@ -161,7 +157,7 @@ impl UpstreamBudget {
         let wake_at = state.next_permit(now);
         drop(state);
         let budget = self.clone();
-        self.shared.tasks.spawn(async move {
+        self.shared.context.tasks.spawn(async move {
             tokio::time::sleep_until(wake_at).await;
             budget.shared.state.lock().timer_runs = false;
             budget.pump();
@@ -250,9 +246,10 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::Clock;
 
     fn budget(per_second: f64) -> UpstreamBudget {
-        UpstreamBudget::new(Config { per_second }, Clock::System, Arc::default(), Tasks::default())
+        UpstreamBudget::new(Config { per_second }, Context::new(Clock::System))
     }
 
     fn in_secs(seconds: u64) -> Instant {

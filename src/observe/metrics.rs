@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -112,7 +113,7 @@ pub enum Limit {
 /// All metrics and the registry that encodes them.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
+    registry: Mutex<Registry>,
     /// The credentials endpoint.
     pub requests: Requests,
     /// Calls that leave the node.
@@ -217,13 +218,13 @@ impl Metrics {
                 "node_credentials_expiry_timestamp_seconds",
                 "When the node's own credentials end",
             ),
-            registry,
+            registry: Mutex::new(registry),
         }
     }
 
     /// Adds values that are computed when somebody asks for them; their names bear the prefix already.
-    pub fn register_collector(&mut self, collector: Box<dyn Collector>) {
-        self.registry.register_collector(collector);
+    pub fn register_collector(&self, collector: Box<dyn Collector>) {
+        self.registry.lock().register_collector(collector);
     }
 
     /// The exposition.
@@ -232,7 +233,7 @@ impl Metrics {
     /// When a collector fails to write.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        prometheus_client::encoding::text::encode(&mut text, &self.registry.lock())?;
         Ok(text)
     }
 }

@@ -5,3 +5,40 @@ pub mod audit;
 pub mod logging;
 pub mod metrics;
 pub mod process;
+
+use std::sync::Arc;
+
+use crate::base::clock::Clock;
+use crate::base::readiness::Readiness;
+use crate::base::tasks::Tasks;
+use crate::observe::audit::Audit;
+use crate::observe::metrics::Metrics;
+
+/// What every working part of the process gets: time, a place to run, and whom to tell. Cloning it copies handles.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The clocks.
+    pub clock: Clock,
+    /// Who runs work.
+    pub tasks: Tasks,
+    /// Who is told what works and what does not yet.
+    pub readiness: Readiness,
+    /// Where things are counted.
+    pub metrics: Arc<Metrics>,
+    /// Where it is written down who got what.
+    pub audit: Arc<Audit>,
+}
+
+impl Context {
+    /// Nothing runs and nothing has been counted yet.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            tasks: Tasks::default(),
+            readiness: Readiness::default(),
+            metrics: Arc::default(),
+            audit: Arc::new(Audit::new(&clock)),
+            clock,
+        }
+    }
+}
