@@ -1,7 +1,7 @@
 """Says whether an EKS Auth endpoint speaks the wire of AWS's own service model, by asking it with botocore's `eks-auth` client.
 
 usage: eks_auth.py ENDPOINT CLUSTER. One token a line in, one JSON line out: the answer's members as botocore parsed them, or the
-class of the exception that it raised, with the HTTP status. One attempt a line, so that a scripted answer meets one request.
+class of the exception that it raised (plain ClientError for what is not in the model), with the HTTP status. One attempt a line, so that a scripted answer meets one request.
 """
 
 import json
@@ -26,10 +26,9 @@ def answer(token):
 
 
 def refusal(error):
-    modelled = isinstance(error, CLIENT.exceptions.ClientError) and type(error) is not ClientError
     return {
         "ok": False,
-        "class": type(error).__name__ if modelled else None,
+        "class": type(error).__name__,
         "status": error.response["ResponseMetadata"]["HTTPStatusCode"],
         "message": error.response["Error"]["Message"],
     }
