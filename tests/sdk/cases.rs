@@ -67,7 +67,7 @@ async fn rotated_token(world: &World) -> anyhow::Result<String> {
 async fn unavailable_once(world: &World) -> anyhow::Result<String> {
     world.cloud.script().next(Operation::EksAuth, [Fault::service_unavailable().into()]);
     let outcome = run_until_ok(world).await?;
-    ensure!(world.agent.requests("unavailable").await? > 0, "the agent has hidden the outage");
+    ensure!(world.agent.requests("unavailable").await? > 0.0, "the agent has hidden the outage");
     world.ensure_exchanges(2)?;
     Ok(outcome)
 }
@@ -91,11 +91,11 @@ async fn down_after_rotation(world: &World) -> anyhow::Result<String> {
 /// How much of the agent's answer the application sees.
 async fn expired_token(world: &World) -> anyhow::Result<String> {
     let token = world.expire()?;
-    let (status, body) = world.agent.ask(&token).await?;
-    let refusal: Refusal = serde_json::from_str(&body)?;
+    let answer = world.agent.ask(&token).await?;
+    let refusal: Refusal = serde_json::from_str(&answer.body)?;
     let Err(error) = world.client()?.fetch().await? else { bail!("credentials for an expired token") };
     world.ensure_exchanges(0)?;
-    Ok(refusal.seen_in(status, &error).to_owned())
+    Ok(refusal.seen_in(answer.status, &error).to_owned())
 }
 
 /// Starts the application anew until it has credentials, and says in which run that was.

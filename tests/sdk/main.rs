@@ -4,9 +4,11 @@
 //! `tests/sdk/install` first, then `cargo test --test sdk`. What each SDK did is written to `tests/sdk/report.md` and must be
 //! what `tests/sdk/expected.md` says. An SDK that is not installed fails.
 
-mod agent;
 mod cases;
 mod client;
+#[path = "../harness/mod.rs"]
+#[allow(dead_code, reason = "what only other test binaries use")]
+mod harness;
 #[path = "clients/rust/client.rs"]
 mod rust_client;
 mod table;

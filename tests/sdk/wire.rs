@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::{Client, python};
-use crate::world::REGION;
+use crate::harness::setup::REGION;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

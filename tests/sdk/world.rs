@@ -10,11 +10,9 @@ use credlet::sim::pod::{Claims, PodSpec};
 use credlet::sim::script::Operation;
 use tempfile::TempDir;
 
-use crate::agent::Agent;
 use crate::client::{Client, Fetched, Identity, Sdk};
-
-/// The region of everything here.
-pub(crate) const REGION: &str = "eu-central-1";
+use crate::harness::agent::Agent;
+use crate::harness::setup::{REGION, Setup};
 
 /// What EKS's webhook asks of the kubelet.
 const TOKEN_LIFE: Duration = Duration::from_secs(86_400);
@@ -33,7 +31,7 @@ impl World {
     pub(crate) async fn start(sdk: Sdk, case: &str) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let cloud = Cloud::start(Config { region: REGION.to_owned(), ..Config::default() }).await?;
-        let agent = Agent::start(&cloud, folder.path()).await.with_context(|| logs(&folder))?;
+        let agent = Setup::on_loopback(folder.path())?.of(&cloud).start().await.with_context(|| logs(&folder))?;
         let pod = PodSpec::new("sdk", &sdk.to_string(), &format!("{sdk}-{case}"));
         let world = Self { cloud, agent, sdk, pod, folder };
         world.rotate()?;

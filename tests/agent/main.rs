@@ -1,0 +1,14 @@
+//! The agent as a whole: the real binary over real sockets against the simulated cloud, or all of its parts in this process
+//! where time has to move. Each module is one face of it; each assertion is on what somebody outside sees.
+
+#[path = "../harness/mod.rs"]
+#[allow(dead_code, reason = "what only other test binaries use")]
+mod harness;
+
+// `cfg(test)`, so that clippy takes their functions for tests, which may unwrap.
+#[cfg(test)]
+mod end_to_end;
+#[cfg(test)]
+mod layers;
+#[cfg(test)]
+mod world;

@@ -1,0 +1,6 @@
+//! The real binary as a child process: how it is started, asked, and read, for every test binary that runs it.
+
+pub(crate) mod agent;
+pub(crate) mod http;
+pub(crate) mod ports;
+pub(crate) mod setup;
