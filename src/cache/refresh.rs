@@ -14,8 +14,8 @@ use crate::base::clock::Now;
 use crate::cache::Shared;
 use crate::cache::entry::Wake;
 use crate::cache::flight;
-use crate::cache::slots::{EntryKey, Slot};
-use crate::domain::credential::Credential;
+use crate::cache::key::EntryKey;
+use crate::cache::slots::{Loaded, Slot};
 use crate::domain::mint::{Failure, Urgency};
 use crate::observe::metrics::Metrics;
 
@@ -45,7 +45,7 @@ impl Pause {
     }
 
     /// Draws the conclusion from the result of any load.
-    pub(crate) fn learn(&self, result: &Result<Arc<Credential>, Failure>, now: Now, metrics: &Metrics) {
+    pub(crate) fn learn(&self, result: &Loaded, now: Now, metrics: &Metrics) {
         let broken = match result {
             Ok(_) => None,
             Err(Failure::Misconfigured(_)) => Some(now.mono + REST),

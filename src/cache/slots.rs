@@ -3,7 +3,6 @@
 //! Our own count admits newcomers; moka holds the places and bounds them from above, since it can pin nothing: a live pod's
 //! entry must not go because others come. A newcomer without a place gets a passing one, which is gone seconds after its load.
 
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,9 +13,11 @@ use tokio::sync::watch;
 use crate::base::clock::Now;
 use crate::cache::Config;
 use crate::cache::entry::{Answer, End, Entry, Wake};
-use crate::cache::flight::Progress;
+use crate::cache::key::EntryKey;
 use crate::cache::status::EntryStatus;
-use crate::domain::identity::{Presented, Subject};
+use crate::domain::credential::Credential;
+use crate::domain::identity::Presented;
+use crate::domain::mint::Failure;
 use crate::domain::policy::Grant;
 use crate::observe::metrics::{EvictionCause, Metrics};
 use crate::token::Caller;
@@ -24,34 +25,16 @@ use crate::token::Caller;
 /// Newcomers served at once without a place of their own.
 const PASSING_PLACES: usize = 512;
 
-/// What a credential is kept by: verified facts and the grant.
+/// What a load brings.
+pub(crate) type Loaded = Result<Arc<Credential>, Failure>;
+
+/// How far an entry's latest load has come, for those who wait for it.
 #[derive(Debug, Clone)]
-pub(crate) struct EntryKey {
-    pub(crate) subject: Arc<Subject>,
-    pub(crate) grant: Grant,
-}
-
-/// The facts of a subject that make it another one for AWS.
-fn essence(subject: &Subject) -> (&str, &str, &[u8]) {
-    match subject {
-        Subject::Verified(identity) => (&identity.issuer, &identity.service_account_uid, identity.pod_uid.as_bytes()),
-        Subject::Delegated(digest) => ("", "", digest.as_bytes()),
-    }
-}
-
-impl PartialEq for EntryKey {
-    fn eq(&self, other: &Self) -> bool {
-        essence(&self.subject) == essence(&other.subject) && self.grant == other.grant
-    }
-}
-
-impl Eq for EntryKey {}
-
-impl Hash for EntryKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let (_, _, unique) = essence(&self.subject);
-        (unique, &self.grant).hash(state);
-    }
+pub(crate) enum Progress {
+    /// Under way, after so many failed attempts as left their last failure here.
+    Flying(Option<Failure>),
+    /// Ended.
+    Landed(Loaded),
 }
 
 /// One entry's place.

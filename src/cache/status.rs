@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::base::clock::{Now, unix_seconds};
 use crate::cache::Cache;
 use crate::cache::entry::Entry;
-use crate::cache::slots::EntryKey;
+use crate::cache::key::EntryKey;
 use crate::domain::credential::rfc3339;
 
 /// One line of `credlet status`.
