@@ -19,7 +19,7 @@ const ATTEMPTS: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Runs the load that `slot`'s entry has just marked as begun.
-pub(crate) fn launch(shared: &Arc<Shared>, slot: &Arc<Slot>, urgency: Urgency) -> JoinHandle<Loaded> {
+pub(super) fn launch(shared: &Arc<Shared>, slot: &Arc<Slot>, urgency: Urgency) -> JoinHandle<Loaded> {
     let (shared, slot) = (Arc::clone(shared), Arc::clone(slot));
     let tasks = shared.context.tasks.clone();
     tasks.spawn(async move {

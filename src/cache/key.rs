@@ -8,9 +8,9 @@ use crate::domain::policy::Grant;
 
 /// What a credential is kept by: verified facts and the grant.
 #[derive(Debug, Clone)]
-pub(crate) struct EntryKey {
-    pub(crate) subject: Arc<Subject>,
-    pub(crate) grant: Grant,
+pub(super) struct EntryKey {
+    pub(super) subject: Arc<Subject>,
+    pub(super) grant: Grant,
 }
 
 /// The facts of a subject that make it another one for AWS.

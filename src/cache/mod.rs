@@ -48,7 +48,7 @@ pub struct Cache {
 }
 
 /// What the cache, its flights and its refresher share.
-pub(crate) struct Shared {
+struct Shared {
     mint: Arc<dyn Mint>,
     slots: Slots,
     pause: Pause,

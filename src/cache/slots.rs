@@ -26,11 +26,11 @@ use crate::token::Caller;
 const PASSING_PLACES: usize = 512;
 
 /// What a load brings.
-pub(crate) type Loaded = Result<Arc<Credential>, Failure>;
+pub(super) type Loaded = Result<Arc<Credential>, Failure>;
 
 /// How far an entry's latest load has come, for those who wait for it.
 #[derive(Debug, Clone)]
-pub(crate) enum Progress {
+pub(super) enum Progress {
     /// Under way, after so many failed attempts as left their last failure here.
     Flying(Option<Failure>),
     /// Ended.
@@ -39,8 +39,8 @@ pub(crate) enum Progress {
 
 /// One entry's place.
 #[derive(Debug)]
-pub(crate) struct Slot {
-    pub(crate) key: EntryKey,
+pub(super) struct Slot {
+    pub(super) key: EntryKey,
     kept: bool,
     state: Mutex<SlotState>,
 }
@@ -54,7 +54,7 @@ struct SlotState {
 
 impl Slot {
     /// `None` if the slot has been removed meanwhile.
-    pub(crate) fn ask(&self, presented: &Arc<Presented>, now: Now) -> Option<(Answer, bool)> {
+    pub(super) fn ask(&self, presented: &Arc<Presented>, now: Now) -> Option<(Answer, bool)> {
         let mut state = self.state.lock();
         if state.removed {
             return None;
@@ -67,7 +67,7 @@ impl Slot {
     }
 
     /// Marks a renewal as under way, unless a load is.
-    pub(crate) fn begin_renewal(&self, now: Now) -> bool {
+    pub(super) fn begin_renewal(&self, now: Now) -> bool {
         let mut state = self.state.lock();
         let begins = !state.removed && state.entry.begin_renewal(now);
         if begins {
@@ -76,33 +76,33 @@ impl Slot {
         begins
     }
 
-    pub(crate) fn wake(&self, now: Now) -> Wake {
+    pub(super) fn wake(&self, now: Now) -> Wake {
         self.state.lock().entry.wake(now)
     }
 
-    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
+    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
         self.state.lock().progress.subscribe()
     }
 
-    pub(crate) fn publish(&self, progress: Progress) {
+    pub(super) fn publish(&self, progress: Progress) {
         self.state.lock().progress.send_replace(progress);
     }
 
-    pub(crate) fn newest(&self) -> Arc<Presented> {
+    pub(super) fn newest(&self) -> Arc<Presented> {
         Arc::clone(self.state.lock().entry.newest())
     }
 
-    pub(crate) fn with_entry<T>(&self, act: impl FnOnce(&mut Entry) -> T) -> T {
+    pub(super) fn with_entry<T>(&self, act: impl FnOnce(&mut Entry) -> T) -> T {
         act(&mut self.state.lock().entry)
     }
 
-    pub(crate) fn status(&self, now: Now) -> EntryStatus {
+    pub(super) fn status(&self, now: Now) -> EntryStatus {
         EntryStatus::of(&self.key, &self.state.lock().entry, now)
     }
 }
 
 /// All places.
-pub(crate) struct Slots {
+pub(super) struct Slots {
     config: Config,
     kept: AtomicUsize,
     passing: AtomicUsize,
@@ -111,18 +111,18 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    pub(crate) fn new(config: Config, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(config: Config, metrics: Arc<Metrics>) -> Self {
         let bound = u64::try_from(config.capacity.saturating_add(PASSING_PLACES).saturating_mul(2)).unwrap_or(u64::MAX);
         let by_key = moka::sync::Cache::builder().max_capacity(bound).build_with_hasher(RandomState::default());
         Self { config, kept: AtomicUsize::new(0), passing: AtomicUsize::new(0), by_key, metrics }
     }
 
-    pub(crate) fn find(&self, key: &EntryKey) -> Option<Arc<Slot>> {
+    pub(super) fn find(&self, key: &EntryKey) -> Option<Arc<Slot>> {
         self.by_key.get(key)
     }
 
     /// `None` when there is no place.
-    pub(crate) fn find_or_add(&self, caller: &Caller, grant: &Grant, now: Now) -> Option<Arc<Slot>> {
+    pub(super) fn find_or_add(&self, caller: &Caller, grant: &Grant, now: Now) -> Option<Arc<Slot>> {
         let key = EntryKey { subject: Arc::clone(caller.subject()), grant: grant.clone() };
         if let Some(slot) = self.by_key.get(&key) {
             return Some(slot);
@@ -135,7 +135,7 @@ impl Slots {
     }
 
     /// Takes a slot out; asks that hold it already are sent to a new one.
-    pub(crate) fn remove(&self, slot: &Slot, end: End) {
+    pub(super) fn remove(&self, slot: &Slot, end: End) {
         let mut state = slot.state.lock();
         if std::mem::replace(&mut state.removed, true) {
             return;
@@ -150,7 +150,7 @@ impl Slots {
         });
     }
 
-    pub(crate) fn all(&self) -> Vec<Arc<Slot>> {
+    pub(super) fn all(&self) -> Vec<Arc<Slot>> {
         self.by_key.iter().map(|(_, slot)| slot).collect()
     }
 

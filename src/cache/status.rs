@@ -37,7 +37,7 @@ pub struct EntryStatus {
 }
 
 impl EntryStatus {
-    pub(crate) fn of(key: &EntryKey, entry: &Entry, now: Now) -> Self {
+    pub(super) fn of(key: &EntryKey, entry: &Entry, now: Now) -> Self {
         let identity = key.subject.identity();
         let held = entry.held();
         let provenance = held.map(|credential| credential.provenance());
