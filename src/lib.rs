@@ -30,7 +30,7 @@ pub mod domain;
 pub mod observe;
 // pub mod limits;
 // pub mod egress;
-// pub mod token;
+pub mod token;
 // pub mod exchange;
 // pub mod cache;
 // pub mod broker;
