@@ -53,7 +53,7 @@ impl App {
         let budget = UpstreamBudget::new(config.upstream, context.clone());
         let mint = Exchanges::new(config.exchange, Arc::clone(&aws), budget.clone(), context.clone());
         let broker = Arc::new(Broker {
-            verifier: Verifier::start(config.token, config.https, &context),
+            verifier: Verifier::start(&config.token, config.https, &context),
             rates: PodRates::new(config.pods),
             cache: Cache::new(config.cache, Arc::new(mint), context.clone()),
             context: context.clone(),

@@ -64,7 +64,7 @@ pub struct Search {
 impl Keyring {
     /// An empty keyring, its metrics registered; `readiness` is dropped with the first key set.
     #[must_use]
-    pub fn new(mode: Mode, clock: Clock, readiness: Part, metrics: &mut Metrics) -> Self {
+    pub fn new(mode: Mode, clock: Clock, readiness: Part, metrics: &Metrics) -> Self {
         let keys = watch::Sender::new(Keys::new(mode));
         metrics.register_collector(Box::new(JwksAge::new(keys.subscribe(), clock.clone())));
         let delegated = metrics.verification_delegated.clone();
@@ -329,7 +329,7 @@ mod tests {
     impl Bench {
         fn new(mode: Mode, answer: Option<Vec<u8>>) -> Self {
             let (clock, readiness) = (Clock::simulated(UNIX_EPOCH), Readiness::default());
-            let keyring = Keyring::new(mode, clock.clone(), readiness.part("keys", "first fetch"), &mut Metrics::new());
+            let keyring = Keyring::new(mode, clock.clone(), readiness.part("keys", "first fetch"), &Metrics::new());
             let id = keyring.update(|keys, _| keys.add(Some("A".into()), "test".to_owned()));
             keyring.update(|keys, _| keys.ask(id));
             let (fetches, answer) = (Arc::default(), watch::Sender::new(answer));
@@ -465,9 +465,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_fixed_set_is_complete() {
-        let mut metrics = Metrics::new();
+        let metrics = Metrics::new();
         let clock = Clock::simulated(UNIX_EPOCH);
-        let keyring = Keyring::new(Mode::Local, clock.clone(), Readiness::default().part("keys", ""), &mut metrics);
+        let keyring = Keyring::new(Mode::Local, clock.clone(), Readiness::default().part("keys", ""), &metrics);
         keyring.add_fixed("A".into(), &one("a").unwrap()).unwrap();
         assert!(keyring.add_fixed("A".into(), b"<html>").is_err());
         let refusal = keyring.find("b", clock.now().mono).await.unwrap_err();
@@ -485,9 +485,9 @@ mod tests {
         let path = directory.path().join("keys.json");
         std::fs::write(&path, one("a").unwrap()).unwrap();
         let tasks = Tasks::default();
-        let mut metrics = Metrics::new();
+        let metrics = Metrics::new();
         let readiness = Readiness::default();
-        let keyring = Keyring::new(Mode::Auto, Clock::System, readiness.part("keys", ""), &mut metrics);
+        let keyring = Keyring::new(Mode::Auto, Clock::System, readiness.part("keys", ""), &metrics);
         let means = Means { http: crate::token::testing::https(), metrics: Arc::new(metrics), tasks: tasks.clone() };
         let search = keyring.search("eks:DescribeCluster".to_owned());
         let config = crate::token::testing::config(Mode::Auto);

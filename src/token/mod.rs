@@ -56,6 +56,13 @@ impl Caller {
         &self.presented
     }
 
+    /// A caller that was never verified, for tests of what comes after.
+    #[cfg(test)]
+    pub(crate) fn for_tests(subject: Subject, presented: Presented) -> Self {
+        let audience = crate::domain::policy::POD_IDENTITY_AUDIENCE.into();
+        Self { subject: Arc::new(subject), presented: Arc::new(presented), audience }
+    }
+
     /// The one configured audience that the token bears.
     #[must_use]
     pub fn audience(&self) -> &Arc<str> {

@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::egress::Https;
+use crate::egress::https::Https;
 use crate::token::config::{Config, Mode};
 
 /// A signing key.
@@ -160,5 +160,5 @@ pub(super) fn config(mode: Mode) -> Config {
 
 /// A way out that no test takes.
 pub(super) fn https() -> Https {
-    Https
+    Https::new(&|_| None).unwrap()
 }

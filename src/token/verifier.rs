@@ -9,7 +9,9 @@ use tokio::time::Instant;
 use crate::base::clock::{Clock, Now, from_unix_seconds};
 use crate::domain::identity::{BearerToken, Presented, Subject, TokenDigest};
 use crate::domain::refusal::{Reason, Refusal};
+use crate::egress::https::Https;
 use crate::limits::verification::VerificationBudget;
+use crate::observe::Context;
 use crate::observe::metrics::Metrics;
 use crate::token::Caller;
 use crate::token::claims::Claims;
@@ -19,6 +21,8 @@ use crate::token::header::Header;
 use crate::token::keyring::Keyring;
 use crate::token::memo::{Refused, Verified};
 use crate::token::rules::Rules;
+use crate::token::source::Means;
+use crate::token::status::KeyringStatus;
 
 /// The audience of a caller whose claims were not read: delegated verification knows the Pod Identity exchange only.
 const DELEGATED_AUDIENCE: &str = "pods.eks.amazonaws.com";
@@ -38,6 +42,16 @@ pub struct Verifier {
 }
 
 impl Verifier {
+    /// A verifier whose keys are polled in the background, until shutdown.
+    #[must_use]
+    pub fn start(config: &Config, http: Https, context: &Context) -> Self {
+        let Context { clock, tasks, readiness, metrics, .. } = context;
+        let part = readiness.part("keys", "no key source has answered yet");
+        let keyring = Keyring::new(config.mode, clock.clone(), part, metrics);
+        keyring.start(config, &Means { http, metrics: Arc::clone(metrics), tasks: tasks.clone() });
+        Self::new(config, keyring, clock.clone(), metrics)
+    }
+
     /// A verifier that remembers nothing yet.
     #[must_use]
     pub fn new(config: &Config, keyring: Keyring, clock: Clock, metrics: &Metrics) -> Self {
@@ -79,6 +93,12 @@ impl Verifier {
             self.failed(refusal, digest, generation, source);
         }
         outcome
+    }
+
+    /// What status shows.
+    #[must_use]
+    pub fn status(&self) -> KeyringStatus {
+        self.keyring.status()
     }
 
     /// Steps 8 to 15.
@@ -153,8 +173,8 @@ mod tests {
         /// A verifier of mode `mode` that stands 10 s after the good token was issued.
         fn new(mode: Mode, keys: &[Value]) -> Self {
             let clock = Clock::simulated(from_unix_seconds(ISSUED_AT + 10).unwrap());
-            let mut metrics = Metrics::new();
-            let keyring = Keyring::new(mode, clock.clone(), Readiness::default().part("keys", ""), &mut metrics);
+            let metrics = Metrics::new();
+            let keyring = Keyring::new(mode, clock.clone(), Readiness::default().part("keys", ""), &metrics);
             if !keys.is_empty() {
                 keyring.add_fixed(ISSUER.into(), &document(keys)).unwrap();
             }
