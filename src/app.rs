@@ -53,12 +53,13 @@ impl App {
         let budget = UpstreamBudget::new(config.upstream, context.clone());
         let mint = Exchanges::new(config.exchange, Arc::clone(&aws), budget.clone(), context.clone());
         let broker = Arc::new(Broker {
-            verifier: Verifier::start(config.token, config.https, &context),
+            verifier: Verifier::start(&config.token, config.https, &context),
             rates: PodRates::new(config.pods),
             cache: Cache::new(config.cache, Arc::new(mint), context.clone()),
             context: context.clone(),
         });
         front.serve(Arc::clone(&broker));
+        warm_up(&aws, &context);
         context.metrics.register_collector(Box::new(EarliestExpiry(broker.cache.clone())));
         let started = context.clock.now();
         serve_operators(&config.admin, status::Sources { started, probes: probes.clone(), broker, aws, budget }, &context);
@@ -84,6 +85,16 @@ impl App {
             tracing::warn!("stopped with work in flight");
         }
     }
+}
+
+/// Finds region and node credentials' source before the first pod needs them, and tells at once if they can't be found.
+fn warm_up(aws: &Arc<Aws>, context: &Context) {
+    let aws = Arc::clone(aws);
+    context.tasks.spawn(async move {
+        if let Err(error) = aws.config().await {
+            tracing::error!(%error, "no access to AWS");
+        }
+    });
 }
 
 fn within_descriptors(config: front::Config) -> front::Config {

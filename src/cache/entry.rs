@@ -45,16 +45,16 @@ const PASSING_RETENTION: Duration = Duration::from_secs(5);
 
 /// What the operator decided about keeping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keeping {
+pub(super) struct Keeping {
     /// Whether there is room to keep what was fetched, or it is handed out and forgotten.
-    pub kept: bool,
+    pub(super) kept: bool,
     /// Renew at the latest after this, whatever the lifetime.
-    pub longest: Option<Duration>,
+    pub(super) longest: Option<Duration>,
 }
 
 /// One credential's state.
 #[derive(Debug)]
-pub struct Entry {
+pub(super) struct Entry {
     keeping: Keeping,
     landed_at: Instant,
     held: Option<Held>,
@@ -86,7 +86,7 @@ struct Setback {
 
 /// What a request gets.
 #[derive(Debug)]
-pub enum Answer {
+pub(super) enum Answer {
     /// This, at once.
     Serve(Arc<Credential>),
     /// This, unless the load under way brings a newer one before `until`.
@@ -104,7 +104,7 @@ pub enum Answer {
 
 /// What the background does with an entry whose timer went off.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Wake {
+pub(super) enum Wake {
     /// Begin a renewal that was due at the instant given.
     Renew(Urgency, Instant),
     /// Look again then.
@@ -117,7 +117,7 @@ pub enum Wake {
 
 /// Why an entry ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(super) enum End {
     /// What it held has ended and nobody wants another one.
     Lapsed,
     /// It held nothing, for AWS refused.
@@ -130,7 +130,7 @@ pub enum End {
 
 /// What a landing changed, for metrics and logs.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Landed {
+pub(super) enum Landed {
     /// The new credential is held.
     Renewed,
     /// Nothing was held, and nothing is.
@@ -146,7 +146,7 @@ pub enum Landed {
 impl Entry {
     /// An entry that holds nothing, asked for at `now` with this token.
     #[must_use]
-    pub fn new(presented: Arc<Presented>, keeping: Keeping, now: Now) -> Self {
+    pub(super) fn new(presented: Arc<Presented>, keeping: Keeping, now: Now) -> Self {
         Self {
             keeping,
             landed_at: now.mono,
@@ -160,7 +160,7 @@ impl Entry {
     }
 
     /// A request came. Begins a load (the second value) where the answer needs one and none runs.
-    pub fn ask(&mut self, presented: &Arc<Presented>, now: Now) -> (Answer, bool) {
+    pub(super) fn ask(&mut self, presented: &Arc<Presented>, now: Now) -> (Answer, bool) {
         self.asked_at = now.mono;
         self.remember(presented);
         match self.servable(now) {
@@ -171,7 +171,7 @@ impl Entry {
     }
 
     /// A load ended.
-    pub fn landed(&mut self, result: Result<Arc<Credential>, Failure>, roll: f64, now: Now) -> Landed {
+    pub(super) fn landed(&mut self, result: Result<Arc<Credential>, Failure>, roll: f64, now: Now) -> Landed {
         self.flight = None;
         self.landed_at = now.mono;
         match result {
@@ -187,7 +187,7 @@ impl Entry {
     }
 
     /// The entry's timer went off. [`Wake::Renew`] leaves the start to [`Entry::begin_renewal`].
-    pub fn wake(&mut self, now: Now) -> Wake {
+    pub(super) fn wake(&mut self, now: Now) -> Wake {
         if self.flight.is_some() {
             return Wake::Flying;
         }
@@ -200,7 +200,7 @@ impl Entry {
     }
 
     /// Marks a renewal as under way, unless a load is already.
-    pub fn begin_renewal(&mut self, now: Now) -> bool {
+    pub(super) fn begin_renewal(&mut self, now: Now) -> bool {
         let free = self.flight.is_none();
         if free {
             self.flight = Some(Flight { began: now.mono });
@@ -210,31 +210,31 @@ impl Entry {
 
     /// The newest token: what the next load presents.
     #[must_use]
-    pub fn newest(&self) -> &Arc<Presented> {
+    pub(super) fn newest(&self) -> &Arc<Presented> {
         &self.newest
     }
 
     /// What is held, valid or not.
     #[must_use]
-    pub fn held(&self) -> Option<&Arc<Credential>> {
+    pub(super) fn held(&self) -> Option<&Arc<Credential>> {
         self.held.as_ref().map(|held| &held.credential)
     }
 
     /// The last failure, if nothing has gone well since.
     #[must_use]
-    pub fn last_failure(&self) -> Option<&Failure> {
+    pub(super) fn last_failure(&self) -> Option<&Failure> {
         self.setback.as_ref().map(|setback| &setback.failure)
     }
 
     /// When the next renewal is due, if one is planned.
     #[must_use]
-    pub fn renewal_due(&self) -> Option<Instant> {
+    pub(super) fn renewal_due(&self) -> Option<Instant> {
         self.held.as_ref().map(|held| self.not_before_setback(held.renew_at))
     }
 
     /// Whether the pod's newest token has ended, so that the pod is gone or at least can't prove itself.
     #[must_use]
-    pub fn is_orphaned(&self, now: Now) -> bool {
+    pub(super) fn is_orphaned(&self, now: Now) -> bool {
         self.newest.expires_at.is_some_and(|end| end <= now.wall)
     }
 

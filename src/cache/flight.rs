@@ -8,8 +8,7 @@ use tokio::time::Instant;
 
 use crate::cache::Shared;
 use crate::cache::entry::Landed;
-use crate::cache::slots::Slot;
-use crate::domain::credential::Credential;
+use crate::cache::slots::{Loaded, Progress, Slot};
 use crate::domain::mint::{Failure, Order, Urgency};
 
 /// The longest a load takes, waiting for its permit included.
@@ -19,20 +18,8 @@ const ATTEMPTS: u32 = 4;
 /// Full-jitter pause between attempts: up to this, doubling.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
-/// What a load brings.
-pub(crate) type Loaded = Result<Arc<Credential>, Failure>;
-
-/// How far a load has come.
-#[derive(Debug, Clone)]
-pub(crate) enum Progress {
-    /// Under way, after so many failed attempts as left their last failure here.
-    Flying(Option<Failure>),
-    /// Ended.
-    Landed(Loaded),
-}
-
 /// Runs the load that `slot`'s entry has just marked as begun.
-pub(crate) fn launch(shared: &Arc<Shared>, slot: &Arc<Slot>, urgency: Urgency) -> JoinHandle<Loaded> {
+pub(super) fn launch(shared: &Arc<Shared>, slot: &Arc<Slot>, urgency: Urgency) -> JoinHandle<Loaded> {
     let (shared, slot) = (Arc::clone(shared), Arc::clone(slot));
     let tasks = shared.context.tasks.clone();
     tasks.spawn(async move {

@@ -1,13 +1,14 @@
-//! Credentials by pod and grant: the rules are in [`entry`], the loads in [`flight`], the timers in [`refresh`].
+//! Credentials by pod and grant: the rules are in `entry`, the loads in `flight`, the timers in `refresh`.
 //!
 //! The key is what was verified, never the token's text, so that a token the kubelet rotated is a hit; and never the service
 //! account alone, since EKS Auth stamps the pod's name and UID into the session. A load belongs to the process: it goes on when
 //! the client that caused it hangs up, and lands here for the client's next try.
 
-pub mod entry;
-pub mod flight;
-pub mod refresh;
-pub mod slots;
+mod entry;
+mod flight;
+mod key;
+mod refresh;
+mod slots;
 pub mod status;
 
 use std::sync::Arc;
@@ -19,9 +20,9 @@ use tokio::time::Instant;
 
 use crate::base::clock::Now;
 use crate::cache::entry::{Answer, Keeping};
-use crate::cache::flight::Progress;
+use crate::cache::key::EntryKey;
 use crate::cache::refresh::Pause;
-use crate::cache::slots::{EntryKey, Slot, Slots};
+use crate::cache::slots::{Progress, Slot, Slots};
 use crate::domain::credential::Credential;
 use crate::domain::mint::{Failure, Mint, Urgency};
 use crate::domain::policy::Grant;
@@ -47,7 +48,7 @@ pub struct Cache {
 }
 
 /// What the cache, its flights and its refresher share.
-pub(crate) struct Shared {
+struct Shared {
     mint: Arc<dyn Mint>,
     slots: Slots,
     pause: Pause,

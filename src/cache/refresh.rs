@@ -14,8 +14,8 @@ use crate::base::clock::Now;
 use crate::cache::Shared;
 use crate::cache::entry::Wake;
 use crate::cache::flight;
-use crate::cache::slots::{EntryKey, Slot};
-use crate::domain::credential::Credential;
+use crate::cache::key::EntryKey;
+use crate::cache::slots::{Loaded, Slot};
 use crate::domain::mint::{Failure, Urgency};
 use crate::observe::metrics::Metrics;
 
@@ -26,7 +26,7 @@ const REST: Duration = Duration::from_secs(15);
 
 /// Whether renewals rest: with broken node credentials every one of them would fail in the same way.
 #[derive(Debug, Default)]
-pub(crate) struct Pause {
+pub(super) struct Pause {
     until: Mutex<Option<Instant>>,
 }
 
@@ -45,7 +45,7 @@ impl Pause {
     }
 
     /// Draws the conclusion from the result of any load.
-    pub(crate) fn learn(&self, result: &Result<Arc<Credential>, Failure>, now: Now, metrics: &Metrics) {
+    pub(super) fn learn(&self, result: &Loaded, now: Now, metrics: &Metrics) {
         let broken = match result {
             Ok(_) => None,
             Err(Failure::Misconfigured(_)) => Some(now.mono + REST),
@@ -78,7 +78,7 @@ struct Ready {
 }
 
 /// Renews entries as they fall due, until shutdown. Keys come over `landed` when a load has changed their entry.
-pub(crate) async fn run(shared: Arc<Shared>, mut landed: mpsc::UnboundedReceiver<EntryKey>) {
+pub(super) async fn run(shared: Arc<Shared>, mut landed: mpsc::UnboundedReceiver<EntryKey>) {
     let shutdown = shared.context.tasks.shutting_down();
     tokio::pin!(shutdown);
     let workers = Arc::new(Semaphore::new(AT_ONCE));

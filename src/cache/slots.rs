@@ -3,7 +3,6 @@
 //! Our own count admits newcomers; moka holds the places and bounds them from above, since it can pin nothing: a live pod's
 //! entry must not go because others come. A newcomer without a place gets a passing one, which is gone seconds after its load.
 
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,9 +13,11 @@ use tokio::sync::watch;
 use crate::base::clock::Now;
 use crate::cache::Config;
 use crate::cache::entry::{Answer, End, Entry, Wake};
-use crate::cache::flight::Progress;
+use crate::cache::key::EntryKey;
 use crate::cache::status::EntryStatus;
-use crate::domain::identity::{Presented, Subject};
+use crate::domain::credential::Credential;
+use crate::domain::identity::Presented;
+use crate::domain::mint::Failure;
 use crate::domain::policy::Grant;
 use crate::observe::metrics::{EvictionCause, Metrics};
 use crate::token::Caller;
@@ -24,40 +25,22 @@ use crate::token::Caller;
 /// Newcomers served at once without a place of their own.
 const PASSING_PLACES: usize = 512;
 
-/// What a credential is kept by: verified facts and the grant.
+/// What a load brings.
+pub(super) type Loaded = Result<Arc<Credential>, Failure>;
+
+/// How far an entry's latest load has come, for those who wait for it.
 #[derive(Debug, Clone)]
-pub(crate) struct EntryKey {
-    pub(crate) subject: Arc<Subject>,
-    pub(crate) grant: Grant,
-}
-
-/// The facts of a subject that make it another one for AWS.
-fn essence(subject: &Subject) -> (&str, &str, &[u8]) {
-    match subject {
-        Subject::Verified(identity) => (&identity.issuer, &identity.service_account_uid, identity.pod_uid.as_bytes()),
-        Subject::Delegated(digest) => ("", "", digest.as_bytes()),
-    }
-}
-
-impl PartialEq for EntryKey {
-    fn eq(&self, other: &Self) -> bool {
-        essence(&self.subject) == essence(&other.subject) && self.grant == other.grant
-    }
-}
-
-impl Eq for EntryKey {}
-
-impl Hash for EntryKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let (_, _, unique) = essence(&self.subject);
-        (unique, &self.grant).hash(state);
-    }
+pub(super) enum Progress {
+    /// Under way, after so many failed attempts as left their last failure here.
+    Flying(Option<Failure>),
+    /// Ended.
+    Landed(Loaded),
 }
 
 /// One entry's place.
 #[derive(Debug)]
-pub(crate) struct Slot {
-    pub(crate) key: EntryKey,
+pub(super) struct Slot {
+    pub(super) key: EntryKey,
     kept: bool,
     state: Mutex<SlotState>,
 }
@@ -71,7 +54,7 @@ struct SlotState {
 
 impl Slot {
     /// `None` if the slot has been removed meanwhile.
-    pub(crate) fn ask(&self, presented: &Arc<Presented>, now: Now) -> Option<(Answer, bool)> {
+    pub(super) fn ask(&self, presented: &Arc<Presented>, now: Now) -> Option<(Answer, bool)> {
         let mut state = self.state.lock();
         if state.removed {
             return None;
@@ -84,7 +67,7 @@ impl Slot {
     }
 
     /// Marks a renewal as under way, unless a load is.
-    pub(crate) fn begin_renewal(&self, now: Now) -> bool {
+    pub(super) fn begin_renewal(&self, now: Now) -> bool {
         let mut state = self.state.lock();
         let begins = !state.removed && state.entry.begin_renewal(now);
         if begins {
@@ -93,33 +76,33 @@ impl Slot {
         begins
     }
 
-    pub(crate) fn wake(&self, now: Now) -> Wake {
+    pub(super) fn wake(&self, now: Now) -> Wake {
         self.state.lock().entry.wake(now)
     }
 
-    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
+    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
         self.state.lock().progress.subscribe()
     }
 
-    pub(crate) fn publish(&self, progress: Progress) {
+    pub(super) fn publish(&self, progress: Progress) {
         self.state.lock().progress.send_replace(progress);
     }
 
-    pub(crate) fn newest(&self) -> Arc<Presented> {
+    pub(super) fn newest(&self) -> Arc<Presented> {
         Arc::clone(self.state.lock().entry.newest())
     }
 
-    pub(crate) fn with_entry<T>(&self, act: impl FnOnce(&mut Entry) -> T) -> T {
+    pub(super) fn with_entry<T>(&self, act: impl FnOnce(&mut Entry) -> T) -> T {
         act(&mut self.state.lock().entry)
     }
 
-    pub(crate) fn status(&self, now: Now) -> EntryStatus {
+    pub(super) fn status(&self, now: Now) -> EntryStatus {
         EntryStatus::of(&self.key, &self.state.lock().entry, now)
     }
 }
 
 /// All places.
-pub(crate) struct Slots {
+pub(super) struct Slots {
     config: Config,
     kept: AtomicUsize,
     passing: AtomicUsize,
@@ -128,18 +111,18 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    pub(crate) fn new(config: Config, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(config: Config, metrics: Arc<Metrics>) -> Self {
         let bound = u64::try_from(config.capacity.saturating_add(PASSING_PLACES).saturating_mul(2)).unwrap_or(u64::MAX);
         let by_key = moka::sync::Cache::builder().max_capacity(bound).build_with_hasher(RandomState::default());
         Self { config, kept: AtomicUsize::new(0), passing: AtomicUsize::new(0), by_key, metrics }
     }
 
-    pub(crate) fn find(&self, key: &EntryKey) -> Option<Arc<Slot>> {
+    pub(super) fn find(&self, key: &EntryKey) -> Option<Arc<Slot>> {
         self.by_key.get(key)
     }
 
     /// `None` when there is no place.
-    pub(crate) fn find_or_add(&self, caller: &Caller, grant: &Grant, now: Now) -> Option<Arc<Slot>> {
+    pub(super) fn find_or_add(&self, caller: &Caller, grant: &Grant, now: Now) -> Option<Arc<Slot>> {
         let key = EntryKey { subject: Arc::clone(caller.subject()), grant: grant.clone() };
         if let Some(slot) = self.by_key.get(&key) {
             return Some(slot);
@@ -152,7 +135,7 @@ impl Slots {
     }
 
     /// Takes a slot out; asks that hold it already are sent to a new one.
-    pub(crate) fn remove(&self, slot: &Slot, end: End) {
+    pub(super) fn remove(&self, slot: &Slot, end: End) {
         let mut state = slot.state.lock();
         if std::mem::replace(&mut state.removed, true) {
             return;
@@ -167,7 +150,7 @@ impl Slots {
         });
     }
 
-    pub(crate) fn all(&self) -> Vec<Arc<Slot>> {
+    pub(super) fn all(&self) -> Vec<Arc<Slot>> {
         self.by_key.iter().map(|(_, slot)| slot).collect()
     }
 

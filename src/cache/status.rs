@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::base::clock::{Now, unix_seconds};
 use crate::cache::Cache;
 use crate::cache::entry::Entry;
-use crate::cache::slots::EntryKey;
+use crate::cache::key::EntryKey;
 use crate::domain::credential::rfc3339;
 
 /// One line of `credlet status`.
@@ -37,7 +37,7 @@ pub struct EntryStatus {
 }
 
 impl EntryStatus {
-    pub(crate) fn of(key: &EntryKey, entry: &Entry, now: Now) -> Self {
+    pub(super) fn of(key: &EntryKey, entry: &Entry, now: Now) -> Self {
         let identity = key.subject.identity();
         let held = entry.held();
         let provenance = held.map(|credential| credential.provenance());

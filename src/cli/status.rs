@@ -61,8 +61,8 @@ fn table(document: &Value) -> String {
     }
     section(&mut out, "listeners", &document["listeners"], &["address", "listening", "detail"]);
     let verification = &document["verification"];
-    let _ = writeln!(out, "\nverification: {}, node name {}", cell(verification, "standing"), cell(verification, "node_name"));
-    section(&mut out, "issuers", &verification["issuers"], &["issuer", "keys", "age_seconds", "last_error"]);
+    let _ = writeln!(out, "\ntokens are verified: {}", cell(verification, "verification"));
+    section(&mut out, "issuers", &verification["issuers"], &["issuer", "keys", "age_seconds", "error"]);
     let node = &document["node_credentials"];
     let _ = writeln!(out, "\nnode credentials: {}, until {}", cell(node, "source"), cell(node, "expires_at"));
     let upstream = &document["upstream"];

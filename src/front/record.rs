@@ -19,10 +19,14 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// A credential was served to a request whose head was complete at `start`.
+    /// A credential was served to a request whose head was complete at `start`. A line for each is for a terminal only: it costs
+    /// as much as the rest of a hit.
     pub(super) fn served(&self, served: &Served, start: Now) {
+        let took = self.since(start);
         self.metrics.requests.served(served.remaining);
-        self.metrics.requests.finished(served.outcome, self.since(start));
+        self.metrics.requests.finished(served.outcome, took);
+        let outcome: &str = served.outcome.into();
+        tracing::debug!(outcome, valid_for = ?served.remaining, ?took, "served");
     }
 
     /// A request whose head was complete at `start` was refused, by the front or by the broker.
@@ -48,6 +52,7 @@ impl Record {
     }
 
     fn count(&self, reason: Reason, took: Duration) {
+        tracing::debug!(reason = reason.label(), ?took, "refused");
         self.metrics.requests.refused(reason);
         self.metrics.requests.finished(reply::outcome(reason), took);
     }

@@ -53,8 +53,8 @@ async fn a_pod_gets_credentials_of_its_own_role() {
     let other = world.agent.ask(&world.token(&pod("app-1"))).await.unwrap();
     assert_ne!(other.json()["AccessKeyId"], first.json()["AccessKeyId"], "another pod is another session");
     assert_eq!(world.exchanges(), 2);
-    assert_eq!(world.agent.requests("fresh").await.unwrap(), 2.0);
-    assert_eq!(world.agent.requests("hit").await.unwrap(), 1.0);
+    assert_eq!(world.agent.requests("fresh").await.unwrap(), 2);
+    assert_eq!(world.agent.requests("hit").await.unwrap(), 1);
 }
 
 #[tokio::test]

@@ -75,19 +75,19 @@ impl Agent {
     }
 
     /// The value of the sample with exactly this name and these labels; 0 as long as there is none.
-    pub(crate) async fn sample(&self, name_and_labels: &str) -> anyhow::Result<f64> {
+    pub(crate) async fn sample(&self, name_and_labels: &str) -> anyhow::Result<u64> {
         let metrics = self.metrics().await?;
         let value = metrics.lines().find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' '));
         value.unwrap_or("0").parse().context("a sample that is no number")
     }
 
     /// How many requests for credentials came to `outcome`, by its own metrics.
-    pub(crate) async fn requests(&self, outcome: &str) -> anyhow::Result<f64> {
+    pub(crate) async fn requests(&self, outcome: &str) -> anyhow::Result<u64> {
         self.sample(&format!("credlet_requests_total{{outcome=\"{outcome}\"}}")).await
     }
 
     /// How many requests were refused for `reason`, by its own metrics.
-    pub(crate) async fn refusals(&self, reason: &str) -> anyhow::Result<f64> {
+    pub(crate) async fn refusals(&self, reason: &str) -> anyhow::Result<u64> {
         self.sample(&format!("credlet_refusals_total{{reason=\"{reason}\"}}")).await
     }
 

@@ -16,6 +16,9 @@ use crate::world::World;
 const RUNS: usize = 3;
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
+/// Between looks at the agent's metrics.
+const POLL: Duration = Duration::from_millis(20);
+
 /// The cases, as columns of the table name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, EnumIter, Display)]
 #[strum(serialize_all = "kebab-case")]
@@ -24,8 +27,10 @@ pub(crate) enum Case {
     Cold,
     /// The kubelet rotates the token between two fetches.
     RotatedToken,
-    /// AWS is not available for the first call.
-    UnavailableOnce,
+    /// AWS fails the first call only, which the agent's own second attempt hides.
+    FailedOnce,
+    /// AWS fails until an SDK has met a 503, and is well from then on.
+    UnavailableThenWell,
     /// The token has expired.
     ExpiredToken,
     /// AWS takes three seconds, longer than an agent may keep an SDK waiting.
@@ -41,7 +46,8 @@ impl Case {
         match self {
             Self::Cold => cold(&world).await,
             Self::RotatedToken => rotated_token(&world).await,
-            Self::UnavailableOnce => unavailable_once(&world).await,
+            Self::FailedOnce => failed_once(&world).await,
+            Self::UnavailableThenWell => unavailable_then_well(&world).await,
             Self::ExpiredToken => expired_token(&world).await,
             Self::SlowFirstCall => slow_first_call(&world).await,
             Self::DownAfterRotation => down_after_rotation(&world).await,
@@ -64,11 +70,24 @@ async fn rotated_token(world: &World) -> anyhow::Result<String> {
     Ok("ok".to_owned())
 }
 
-async fn unavailable_once(world: &World) -> anyhow::Result<String> {
+async fn failed_once(world: &World) -> anyhow::Result<String> {
     world.cloud.script().next(Operation::EksAuth, [Fault::service_unavailable().into()]);
-    let outcome = run_until_ok(world).await?;
-    ensure!(world.agent.requests("unavailable").await? > 0.0, "the agent has hidden the outage");
+    world.identity(&mut world.client()?).await?;
     world.ensure_exchanges(2)?;
+    ensure!(world.agent.requests("unavailable").await? == 0, "the SDK met the failure");
+    Ok("ok".to_owned())
+}
+
+async fn unavailable_then_well(world: &World) -> anyhow::Result<String> {
+    world.cloud.script().always(Operation::EksAuth, Fault::service_unavailable().into());
+    let mended = async {
+        while world.agent.requests("unavailable").await? == 0 {
+            tokio::time::sleep(POLL).await;
+        }
+        world.cloud.script().clear();
+        Ok(())
+    };
+    let (outcome, ()) = tokio::try_join!(run_until_ok(world), mended)?;
     Ok(outcome)
 }
 

@@ -1,0 +1,80 @@
+//! What to verify tokens against, and where the keys come from.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+use url::Url;
+
+/// How tokens are verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Local; delegated once every source's first attempt has failed, or when there is none, until one answers.
+    Auto,
+    /// Signature and claims are checked here before any call to AWS.
+    Local,
+    /// EKS Auth's answer is the verification.
+    Delegated,
+}
+
+/// The verifier's configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Audiences of which a token must bear exactly one.
+    pub audiences: Vec<Arc<str>>,
+    /// The node whose pods are served; unknown: not checked.
+    pub node_name: Option<String>,
+    /// How tokens are verified.
+    pub mode: Mode,
+    /// Accepted issuers.
+    pub issuers: Vec<IssuerConfig>,
+    /// Names the issuer when `issuers` is empty.
+    pub api_server: Option<Arc<ApiServer>>,
+    /// Verified tokens to remember: four times as many as pods fit on the node, since a pod's old and new token overlap.
+    pub memo_capacity: usize,
+}
+
+/// An accepted issuer. Its keys are the union of what its sources hold, as far as each can be reached.
+#[derive(Debug, Clone)]
+pub struct IssuerConfig {
+    /// `iss`, compared exactly.
+    pub issuer: Arc<str>,
+    /// Where its keys are.
+    pub sources: Vec<KeySource>,
+}
+
+/// Where an issuer's keys are. A URL is never taken from a token.
+#[derive(Debug, Clone)]
+pub enum KeySource {
+    /// `{issuer}/.well-known/openid-configuration`, which names the key set (OpenID Connect Discovery 1.0 §4).
+    Discovery,
+    /// A key set (RFC 7517 §5) at a URL.
+    Url(Url),
+    /// A key set in a file.
+    File(PathBuf),
+    /// The cluster's API server.
+    ApiServer(Arc<ApiServer>),
+}
+
+/// The Kubernetes API server, reached with the agent's own service account token (KEP-1393).
+#[derive(Debug, Clone)]
+pub struct ApiServer {
+    /// Its base URL.
+    pub url: Url,
+    /// The agent's own token; the kubelet renews it, so it is read at each use.
+    pub token_file: PathBuf,
+    /// PEM of the certificate authority that its certificate must be of.
+    pub ca_file: PathBuf,
+}
+
+/// How tokens are verified at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// No keys yet; requests wait.
+    Waiting,
+    /// Here.
+    Local,
+    /// By EKS Auth.
+    Delegated,
+}
