@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::harness::http::Answer;
 use crate::harness::setup::{REGION, credlet};
-use crate::world::{World, cloud, pod};
+use crate::world::{World, cloud, pod, within};
 
 /// Whom STS takes the holder of what was served for.
 async fn identity(world: &World, served: &Value) -> String {
@@ -73,45 +73,6 @@ async fn probes_say_what_is_pending_and_turn_well() {
     world.cloud.script().clear();
     world.agent.become_ready().await.unwrap();
     assert_eq!(world.agent.probe("/readyz").await.unwrap().json()["pending"], serde_json::json!({}));
-}
-
-#[tokio::test]
-async fn names_and_labels_of_metrics_are_an_interface() {
-    let world = World::start().await;
-    world.agent.ask(&world.token(&pod("app-0"))).await.unwrap();
-    world.agent.ask("").await.unwrap();
-    let metrics = world.agent.metrics().await.unwrap();
-    let seen: Vec<String> = names_and_labels(&metrics);
-    let expected: Vec<&str> = include_str!("metrics.txt").lines().filter(|line| !line.starts_with('#')).collect();
-    assert_eq!(seen, expected, "{}", seen.join("\n"));
-}
-
-/// `name type label…` of each family, sorted.
-fn names_and_labels(metrics: &str) -> Vec<String> {
-    let types = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
-    let mut families: Vec<String> = types
-        .map(|(name, kind)| {
-            let mut labels: Vec<&str> = samples(metrics, name).flat_map(labels_of).filter(|label| *label != "le").collect();
-            labels.sort_unstable();
-            labels.dedup();
-            [&[name, kind], labels.as_slice()].concat().join(" ")
-        })
-        .collect();
-    families.sort_unstable();
-    families
-}
-
-fn samples<'m>(metrics: &'m str, name: &'m str) -> impl Iterator<Item = &'m str> {
-    const SUFFIXES: [&str; 6] = ["", "_total", "_bucket", "_count", "_sum", "_info"];
-    metrics.lines().filter(move |line| {
-        let sample = line.split(['{', ' ']).next().unwrap();
-        sample.strip_prefix(name).is_some_and(|suffix| SUFFIXES.contains(&suffix))
-    })
-}
-
-fn labels_of(sample: &str) -> Vec<&str> {
-    let labels = sample.split_once('{').and_then(|(_, rest)| Some(rest.split_once('}')?.0)).unwrap_or_default();
-    labels.split(',').filter_map(|label| Some(label.split_once('=')?.0)).collect()
 }
 
 #[tokio::test]
@@ -197,11 +158,9 @@ async fn sigterm_finishes_what_is_in_flight() {
     let request = tokio::spawn(async move {
         crate::harness::http::get(url, "/v1/credentials", &[("authorization", &token)]).await
     });
-    world.cloud.reached(Operation::EksAuth, 1).await;
+    world.reached(Operation::EksAuth, 1).await;
     world.agent.terminate().unwrap();
-    while TcpStream::connect(url).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    within(Duration::from_secs(2), async { while TcpStream::connect(url).await.is_ok() {} }).await;
     gate.notify_one();
     let answer = request.await.unwrap().unwrap();
     assert_eq!((answer.status, answer.header("connection")), (200, "close"));

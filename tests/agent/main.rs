@@ -9,6 +9,14 @@ mod harness;
 #[cfg(test)]
 mod end_to_end;
 #[cfg(test)]
+mod laboratory;
+#[cfg(test)]
 mod layers;
+#[cfg(test)]
+mod metrics;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod wire;
 #[cfg(test)]
 mod world;

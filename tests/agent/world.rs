@@ -48,10 +48,20 @@ impl World {
         token(&self.cloud, pod)
     }
 
+    /// Completes once `operation` has been asked for `least` times.
+    pub(crate) async fn reached(&self, operation: Operation, least: usize) {
+        within(Duration::from_secs(15), self.cloud.reached(operation, least)).await;
+    }
+
     /// How often EKS Auth has been asked.
     pub(crate) fn exchanges(&self) -> usize {
         self.cloud.count(Operation::EksAuth)
     }
+}
+
+/// The outcome of `work`, which must come within `limit`.
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(limit, work).await.expect("it does not end")
 }
 
 /// A cloud whose keys take no time to make.

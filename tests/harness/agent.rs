@@ -70,13 +70,13 @@ impl Agent {
     }
 
     /// Its answer to Prometheus.
-    pub(crate) async fn metrics(&self) -> anyhow::Result<String> {
-        Ok(http::get(self.addresses.metrics, "/metrics", &[]).await.context("scrape the agent")?.body)
+    pub(crate) async fn scrape(&self) -> anyhow::Result<Answer> {
+        http::get(self.addresses.metrics, "/metrics", &[]).await.context("scrape the agent")
     }
 
     /// The value of the sample with exactly this name and these labels; 0 as long as there is none.
     pub(crate) async fn sample(&self, name_and_labels: &str) -> anyhow::Result<u64> {
-        let metrics = self.metrics().await?;
+        let metrics = self.scrape().await?.body;
         let value = metrics.lines().find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' '));
         value.unwrap_or("0").parse().context("a sample that is no number")
     }
