@@ -7,13 +7,21 @@ mod harness;
 
 // `cfg(test)`, so that clippy takes their functions for tests, which may unwrap.
 #[cfg(test)]
+mod delegation;
+#[cfg(test)]
+mod eks_auth;
+#[cfg(test)]
 mod end_to_end;
+#[cfg(test)]
+mod flood;
 #[cfg(test)]
 mod laboratory;
 #[cfg(test)]
 mod layers;
 #[cfg(test)]
 mod metrics;
+#[cfg(test)]
+mod promises;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
