@@ -8,6 +8,8 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -75,12 +77,19 @@ async fn exchange(state: &State, reset: &Notify, request: Request<Incoming>) -> 
     let place = state.calls.arrived(task.call());
     let mut response = task.perform(reset).await;
     insert(&mut response, "x-amzn-requestid", &task.request_id);
+    // By the cloud's own clock, not hyper's: SDKs correct the time of their signatures by it.
+    insert(&mut response, "date", &http_date(state.config.clock.now().wall));
     let call = state.calls.answered(place, response.status().as_u16());
     if let (Some(log), Some(call)) = (&state.config.log, call) {
         // Whoever read the log may have lost interest.
         let _ = log.send(call);
     }
     Ok(response)
+}
+
+/// RFC 9110 §5.6.7.
+fn http_date(time: SystemTime) -> String {
+    DateTime::from(time).fmt(Format::HttpDate).unwrap_or_default()
 }
 
 /// A request and what it asks.

@@ -16,8 +16,8 @@ use crate::flood::flood;
 use crate::laboratory::Laboratory;
 use crate::world::{World, pod};
 
-/// The whole of an answer, from its request.
-const DEADLINE: Duration = Duration::from_millis(900);
+/// The least that an SDK waits for an answer, of connecting included.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Of the simulated sessions.
 const LIFE: Duration = Duration::from_secs(6 * 3600);
 
@@ -25,10 +25,10 @@ const LIFE: Duration = Duration::from_secs(6 * 3600);
 async fn two_hundred_first_requests_are_one_call_however_slow() {
     let world = Arc::new(World::start().await);
     world.cloud.script().next(Operation::EksAuth, [Behaviour::delayed(Duration::from_millis(2500))]);
-    let pod = pod("app-0");
+    let token = world.token(&pod("app-0"));
     let mut requests = JoinSet::new();
     for _ in 0..200 {
-        let (world, token) = (Arc::clone(&world), world.token(&pod));
+        let (world, token) = (Arc::clone(&world), token.clone());
         requests.spawn(async move {
             let asked = Clock::System.now().mono;
             let answer = world.agent.ask(&token).await.unwrap();
@@ -38,9 +38,11 @@ async fn two_hundred_first_requests_are_one_call_however_slow() {
     let answers = requests.join_all().await;
     assert!(answers.iter().all(|(status, _)| *status == 503));
     let slowest = answers.iter().map(|(_, took)| *took).max().unwrap();
-    assert!(slowest <= DEADLINE, "{slowest:?}");
+    assert!(slowest <= PATIENCE, "{slowest:?}");
+    let in_time = "credlet_request_duration_seconds_bucket{le=\"0.9\",outcome=\"unavailable\"}";
+    assert_eq!(world.agent.sample(in_time).await.unwrap(), 200);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(world.agent.ask(&world.token(&pod)).await.unwrap().status, 200, "the retry finds what was fetched meanwhile");
+    assert_eq!(world.agent.ask(&token).await.unwrap().status, 200, "the retry finds what was fetched meanwhile");
     assert_eq!(world.exchanges(), 1);
 }
 
