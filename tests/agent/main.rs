@@ -7,6 +7,8 @@ mod harness;
 
 // `cfg(test)`, so that clippy takes their functions for tests, which may unwrap.
 #[cfg(test)]
+mod configuration;
+#[cfg(test)]
 mod delegation;
 #[cfg(test)]
 mod eks_auth;
@@ -24,6 +26,8 @@ mod metrics;
 mod promises;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod sdk_variables;
 #[cfg(test)]
 mod wire;
 #[cfg(test)]

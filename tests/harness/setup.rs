@@ -97,6 +97,11 @@ impl Setup {
         Self { user: Some(uid), ..self }
     }
 
+    /// What a pod's `AWS_CONTAINER_CREDENTIALS_FULL_URI` will say.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/v1/credentials", self.addresses.credentials)
+    }
+
     /// Starts it and waits until it is ready.
     pub(crate) async fn start(&self) -> anyhow::Result<Agent> {
         let mut agent = self.spawn()?;
