@@ -17,6 +17,8 @@ mod end_to_end;
 #[cfg(test)]
 mod flood;
 #[cfg(test)]
+mod key_sources;
+#[cfg(test)]
 mod laboratory;
 #[cfg(test)]
 mod layers;
@@ -28,6 +30,8 @@ mod promises;
 mod refusals;
 #[cfg(test)]
 mod sdk_variables;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod wire;
 #[cfg(test)]
