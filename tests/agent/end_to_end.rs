@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::harness::http::Answer;
 use crate::harness::setup::{REGION, credlet};
-use crate::world::{World, cloud, pod, within};
+use crate::world::{World, cloud, pod};
 
 /// Whom STS takes the holder of what was served for.
 async fn identity(world: &World, served: &Value) -> String {
@@ -150,7 +150,7 @@ async fn every_line_is_json_and_the_audit_trail_is_whole_at_any_level() {
 
 #[tokio::test]
 async fn sigterm_finishes_what_is_in_flight() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     let gate = std::sync::Arc::default();
     world.cloud.script().next(Operation::EksAuth, [Behaviour::held(&gate)]);
     let token = world.token(&pod("app-0"));
@@ -159,9 +159,10 @@ async fn sigterm_finishes_what_is_in_flight() {
         tokio::spawn(async move { crate::harness::http::get(url, "/v1/credentials", &[("authorization", &token)]).await });
     world.reached(Operation::EksAuth, 1).await;
     world.agent.terminate().unwrap();
-    within(Duration::from_secs(2), async { while TcpStream::connect(url).await.is_ok() {} }).await;
+    world.agent.wait_for(async |agent| Ok(agent.log().contains("stopping"))).await.unwrap();
     gate.notify_one();
     let answer = request.await.unwrap().unwrap();
     assert_eq!((answer.status, answer.header("connection")), (200, "close"));
+    assert!(TcpStream::connect(url).await.is_err(), "nobody else is let in");
     assert_eq!(world.agent.ended().await.unwrap().code(), Some(0));
 }
