@@ -125,14 +125,9 @@ impl Fetcher {
     async fn get_from(&self, server: &ApiServer, url: &Url) -> Result<Fetched, SourceError> {
         let token = read(&server.token_file).await?;
         let token = String::from_utf8(token).map_err(|_| file_error(&server.token_file, io::ErrorKind::InvalidData.into()))?;
+        let token = Secret::new(Secret::new(token).expose().trim().to_owned());
         let ca = read(&server.ca_file).await?;
-        let get = Get {
-            url,
-            bearer: Some(&Secret::new(token)),
-            trust: Trust::Only(&ca),
-            limit_bytes: jwks::DOCUMENT_BYTES,
-            timeout: TIMEOUT,
-        };
+        let get = Get { url, bearer: Some(&token), trust: Trust::Only(&ca), limit_bytes: jwks::DOCUMENT_BYTES, timeout: TIMEOUT };
         self.counted(get).await
     }
 

@@ -69,9 +69,19 @@ async fn each_answer_is_told_and_costs_so_many_calls() {
 #[tokio::test]
 async fn each_member_of_an_answer_is_needed() {
     for pointer in [
-        "/subject", "/subject/namespace", "/subject/serviceAccount", "/audience", "/podIdentityAssociation",
-        "/podIdentityAssociation/associationId", "/assumedRoleUser", "/assumedRoleUser/arn", "/credentials",
-        "/credentials/accessKeyId", "/credentials/secretAccessKey", "/credentials/sessionToken", "/credentials/expiration",
+        "/subject",
+        "/subject/namespace",
+        "/subject/serviceAccount",
+        "/audience",
+        "/podIdentityAssociation",
+        "/podIdentityAssociation/associationId",
+        "/assumedRoleUser",
+        "/assumedRoleUser/arn",
+        "/credentials",
+        "/credentials/accessKeyId",
+        "/credentials/secretAccessKey",
+        "/credentials/sessionToken",
+        "/credentials/expiration",
     ] {
         check(Behaviour::Without(pointer), MISMATCH, 1).await;
     }

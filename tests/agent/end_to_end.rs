@@ -155,9 +155,8 @@ async fn sigterm_finishes_what_is_in_flight() {
     world.cloud.script().next(Operation::EksAuth, [Behaviour::held(&gate)]);
     let token = world.token(&pod("app-0"));
     let url = world.agent.address();
-    let request = tokio::spawn(async move {
-        crate::harness::http::get(url, "/v1/credentials", &[("authorization", &token)]).await
-    });
+    let request =
+        tokio::spawn(async move { crate::harness::http::get(url, "/v1/credentials", &[("authorization", &token)]).await });
     world.reached(Operation::EksAuth, 1).await;
     world.agent.terminate().unwrap();
     within(Duration::from_secs(2), async { while TcpStream::connect(url).await.is_ok() {} }).await;

@@ -7,6 +7,8 @@ mod harness;
 
 // `cfg(test)`, so that clippy takes their functions for tests, which may unwrap.
 #[cfg(test)]
+mod configuration;
+#[cfg(test)]
 mod delegation;
 #[cfg(test)]
 mod eks_auth;
@@ -14,6 +16,8 @@ mod eks_auth;
 mod end_to_end;
 #[cfg(test)]
 mod flood;
+#[cfg(test)]
+mod key_sources;
 #[cfg(test)]
 mod laboratory;
 #[cfg(test)]
@@ -24,6 +28,10 @@ mod metrics;
 mod promises;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod sdk_variables;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod wire;
 #[cfg(test)]

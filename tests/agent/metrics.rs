@@ -56,8 +56,7 @@ fn labels<'m>(metrics: &'m str, name: &str) -> Vec<&'m str> {
         let full_name = sample.split(['{', ' ']).next().unwrap();
         full_name.strip_prefix(name).is_some_and(|suffix| SUFFIXES.contains(&suffix))
     };
-    let mut labels: Vec<&str> =
-        metrics.lines().filter(of_family).flat_map(labels_of).filter(|label| *label != "le").collect();
+    let mut labels: Vec<&str> = metrics.lines().filter(of_family).flat_map(labels_of).filter(|label| *label != "le").collect();
     labels.sort_unstable();
     labels.dedup();
     labels

@@ -103,7 +103,10 @@ fn of_token(world: &World) -> Vec<Row> {
         Row::token(&format!("{message}."), (400, "InvalidRequest", "token_malformed")),
         Row::token(&signed(json!({ "alg": "ES256" })), (401, "InvalidToken", "header")),
         Row::token(&signed(json!(["ES256", kid])), (401, "InvalidToken", "header")),
-        Row::token(&keys.sign(&format!(r#"{{"alg":"ES256","alg":"none","kid":"{kid}"}}"#), &claims), (401, "InvalidToken", "header")),
+        Row::token(
+            &keys.sign(&format!(r#"{{"alg":"ES256","alg":"none","kid":"{kid}"}}"#), &claims),
+            (401, "InvalidToken", "header"),
+        ),
         Row::token(&signed(json!({ "alg": "ES256", "kid": other })), (401, "InvalidToken", "unknown_kid")),
         Row::token(&signed(json!({ "alg": "ES256", "kid": "../../etc/passwd" })), (401, "InvalidToken", "unknown_kid")),
         Row::token(&format!("{message}.{altered}"), (401, "InvalidToken", "signature")),

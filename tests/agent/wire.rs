@@ -34,9 +34,7 @@ async fn malformed_requests_are_refused_and_counted() {
     let flood: String = (0..100).map(|number| format!("x-{number}: 1\r\n")).collect();
     let close = "Connection: close\r\n";
     let absolute = format!("http://{}/v1/credentials", world.agent.address());
-    let too_long = format!(
-        "GET /v1/credentials HTTP/1.1\r\n{host}Authorization: {}\r\n{close}\r\n", "a".repeat(16 * 1024 + 1)
-    );
+    let too_long = format!("GET /v1/credentials HTTP/1.1\r\n{host}Authorization: {}\r\n{close}\r\n", "a".repeat(16 * 1024 + 1));
     let rows = [
         (get(&flood), "431", "head_too_large", ""),
         (get(&format!("x: {}\r\n", "y".repeat(40_000))), "431", "head_too_large", ""),

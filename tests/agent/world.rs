@@ -19,7 +19,7 @@ pub(crate) const TOKEN_LIFE: Duration = Duration::from_secs(86_400);
 pub(crate) struct World {
     pub(crate) cloud: Cloud,
     pub(crate) agent: Agent,
-    pub(crate) folder: TempDir,
+    _folder: TempDir,
 }
 
 impl World {
@@ -40,7 +40,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let setup = change(Setup::on_loopback(folder.path()).unwrap().of(&cloud));
         let agent = setup.spawn().unwrap();
-        Self { cloud, agent, folder }
+        Self { cloud, agent, _folder: folder }
     }
 
     /// A good token of `pod`.

@@ -125,9 +125,12 @@ impl Agent {
         let mut reason = String::new();
         self.wait_for(async |agent: &mut Self| {
             let Ok(answer) = agent.probe("/readyz").await else { return Ok(false) };
-            let found = answer.json().pointer("/pending").and_then(|parts| parts.as_object()?.iter().find_map(|(name, text)| {
-                name.contains(part).then(|| text.as_str().unwrap_or_default().to_owned())
-            }));
+            let found = answer.json().pointer("/pending").and_then(|parts| {
+                parts
+                    .as_object()?
+                    .iter()
+                    .find_map(|(name, text)| name.contains(part).then(|| text.as_str().unwrap_or_default().to_owned()))
+            });
             reason = found.clone().unwrap_or_default();
             Ok(found.is_some())
         })

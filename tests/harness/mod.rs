@@ -3,4 +3,5 @@
 pub(crate) mod agent;
 pub(crate) mod http;
 pub(crate) mod ports;
+pub(crate) mod relay;
 pub(crate) mod setup;

@@ -18,6 +18,8 @@ use crate::harness::ports::free_address;
 /// The region of everything here.
 pub(crate) const REGION: &str = "eu-central-1";
 
+const CREDLET: &str = env!("CARGO_BIN_EXE_credlet");
+
 /// No command that ends by itself takes longer.
 const END_LIMIT: Duration = Duration::from_secs(20);
 
@@ -31,7 +33,7 @@ pub(crate) struct Setup {
     addresses: Addresses,
     flags: BTreeMap<String, String>,
     variables: BTreeMap<String, String>,
-    user: Option<u32>,
+    wrapper: Vec<String>,
 }
 
 impl Setup {
@@ -51,7 +53,13 @@ impl Setup {
     }
 
     fn new(folder: &Path, addresses: Addresses) -> Self {
-        let setup = Self { folder: folder.to_owned(), addresses, flags: BTreeMap::new(), variables: BTreeMap::new(), user: None };
+        let setup = Self {
+            folder: folder.to_owned(),
+            addresses,
+            flags: BTreeMap::new(),
+            variables: BTreeMap::new(),
+            wrapper: Vec::new(),
+        };
         let setup = setup.variable("HOME", folder.display()).variable("AWS_EC2_METADATA_DISABLED", "true");
         setup.flag("run-dir", folder.join("run").display())
     }
@@ -92,9 +100,14 @@ impl Setup {
         self
     }
 
-    /// Run by another user than this process's.
-    pub(crate) fn user(self, uid: u32) -> Self {
-        Self { user: Some(uid), ..self }
+    /// Run by another command, which executes its last arguments.
+    pub(crate) fn under(self, wrapper: &[&str]) -> Self {
+        Self { wrapper: wrapper.iter().map(|word| (*word).to_owned()).collect(), ..self }
+    }
+
+    /// What a pod's `AWS_CONTAINER_CREDENTIALS_FULL_URI` will say.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/v1/credentials", self.addresses.credentials)
     }
 
     /// Starts it and waits until it is ready.
@@ -121,18 +134,22 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let mut command = credlet("server");
-        command.args(self.flags.iter().map(|(name, value)| format!("--{name}={value}"))).envs(&self.variables);
-        if let Some(uid) = self.user {
-            command.uid(uid);
-        }
+        let mut words = self.wrapper.iter().map(String::as_str).chain([CREDLET, "server"]);
+        let mut command = clean(words.next().unwrap_or(CREDLET));
+        command.args(words).args(self.flags.iter().map(|(name, value)| format!("--{name}={value}"))).envs(&self.variables);
         command
     }
 }
 
 /// One of credlet's commands with an empty environment.
 pub(crate) fn credlet(name: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_credlet"));
-    command.arg(name).env_clear().kill_on_drop(true);
+    let mut command = clean(CREDLET);
+    command.arg(name);
+    command
+}
+
+fn clean(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().kill_on_drop(true);
     command
 }

@@ -1,1 +1,14 @@
-fn main(){}
+//! A node's own addresses and port 80, each test in a network namespace of its own. Needs root and iproute2: `cargo test --test
+//! node`. What can't be tried fails.
+
+#[path = "../harness/mod.rs"]
+#[allow(dead_code, reason = "what only other test binaries use")]
+mod harness;
+
+// `cfg(test)`, so that clippy takes their functions for tests, which may unwrap.
+#[cfg(test)]
+mod egress;
+#[cfg(test)]
+mod listeners;
+#[cfg(test)]
+mod node;
