@@ -78,7 +78,7 @@ impl App {
         &self.probes
     }
 
-    /// Stops accepting, finishes what is in flight, and gives up after [`DRAIN`].
+    /// Stops accepting, finishes what is in flight, and gives up after 5 s.
     pub async fn stop(self) {
         self.context.tasks.shutdown();
         if tokio::time::timeout(DRAIN, self.context.tasks.drained()).await.is_err() {
