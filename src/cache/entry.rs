@@ -8,7 +8,7 @@
 
 use std::mem::discriminant;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -102,6 +102,17 @@ pub(super) enum Answer {
     Refuse(Failure, Duration),
 }
 
+/// What came of a request.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// What it gets.
+    pub(super) answer: Answer,
+    /// Whether it began a load, which the shell now runs.
+    pub(super) begins: bool,
+    /// Whether it woke an entry that was left to lapse, so that its next renewal has to be planned.
+    pub(super) revives: bool,
+}
+
 /// What the background does with an entry whose timer went off.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Wake {
@@ -159,15 +170,17 @@ impl Entry {
         }
     }
 
-    /// A request came. Begins a load (the second value) where the answer needs one and none runs.
-    pub(super) fn ask(&mut self, presented: &Arc<Presented>, now: Now) -> (Answer, bool) {
+    /// A request came.
+    pub(super) fn ask(&mut self, presented: &Arc<Presented>, now: Now) -> Asked {
+        let revives = self.is_dormant(now);
         self.asked_at = now.mono;
         self.remember(presented);
-        match self.servable(now) {
+        let (answer, begins) = match self.servable(now) {
             Some(held) if held.is_aging(now) => self.ask_aging(held, now),
             Some(held) => (Answer::Serve(held), false),
             None => self.ask_empty(now),
-        }
+        };
+        Asked { answer, begins, revives }
     }
 
     /// A load ended.
@@ -230,6 +243,18 @@ impl Entry {
     #[must_use]
     pub(super) fn renewal_due(&self) -> Option<Instant> {
         self.held.as_ref().map(|held| self.not_before_setback(held.renew_at))
+    }
+
+    /// When what is held ends, if it is to be renewed before.
+    #[must_use]
+    pub(super) fn expiry_to_watch(&self, now: Now) -> Option<SystemTime> {
+        self.held().filter(|_| self.keeping.kept && !self.is_dormant(now)).map(|held| held.expires_at())
+    }
+
+    /// Whether a load is under way.
+    #[must_use]
+    pub(super) fn is_flying(&self) -> bool {
+        self.flight.is_some()
     }
 
     /// Whether the pod's newest token has ended, so that the pod is gone or at least can't prove itself.
@@ -305,7 +330,7 @@ impl Entry {
 
     fn wake_held(&self, held: &Held, now: Now) -> Wake {
         let end = now.mono + now.until(held.credential.expires_at()).saturating_sub(LEAST_SERVED_LIFE);
-        if self.is_orphaned(now) || self.is_idle(held, now) {
+        if self.is_dormant(now) {
             return Wake::Sleep(end);
         }
         let due = self.not_before_setback(held.renew_at);
@@ -332,8 +357,10 @@ impl Entry {
         })
     }
 
-    fn is_idle(&self, held: &Held, now: Now) -> bool {
-        now.mono.saturating_duration_since(self.asked_at) >= held.credential.lifetime() * IDLE_LIFETIMES
+    /// Whether what is held is left to lapse: nobody has asked for long, or whoever asked can't prove itself any more.
+    fn is_dormant(&self, now: Now) -> bool {
+        let unasked = now.mono.saturating_duration_since(self.asked_at);
+        self.held().is_some_and(|held| self.is_orphaned(now) || unasked >= held.lifetime() * IDLE_LIFETIMES)
     }
 
     fn not_before_setback(&self, at: Instant) -> Instant {

@@ -65,13 +65,14 @@ fn unavailable() -> Failure {
 /// An entry that holds a credential of `lifetime` since the start.
 fn holding(time: Timeline, lifetime: Duration) -> Entry {
     let mut entry = Entry::new(presented(24 * HOUR), KEPT, time.secs(0));
-    assert!(matches!(entry.ask(&presented(24 * HOUR), time.secs(0)), (Answer::Wait, true)));
+    assert!(matches!(ask(&mut entry, time.secs(0)), (Answer::Wait, true)));
     assert_eq!(entry.landed(Ok(credential(time.secs(0), lifetime)), EVEN, time.secs(0)), Landed::Renewed);
     entry
 }
 
 fn ask(entry: &mut Entry, now: Now) -> (Answer, bool) {
-    entry.ask(&presented(24 * HOUR), now)
+    let Asked { answer, begins, .. } = entry.ask(&presented(24 * HOUR), now);
+    (answer, begins)
 }
 
 #[test]
@@ -207,6 +208,22 @@ fn no_ghost_is_renewed() {
 }
 
 #[test]
+fn a_ghost_that_asks_again_is_renewed_again() {
+    let time = Timeline::start();
+    let mut orphan = Entry::new(presented(HOUR), KEPT, time.secs(0));
+    orphan.ask(&presented(HOUR), time.secs(0));
+    orphan.landed(Ok(credential(time.secs(0), 6 * HOUR)), EVEN, time.secs(0));
+    assert_eq!(orphan.expiry_to_watch(time.secs(3600)), None);
+    assert!(!orphan.ask(&presented(HOUR), time.secs(3599)).revives);
+    assert!(orphan.ask(&presented(2 * HOUR), time.secs(3700)).revives);
+    assert_eq!(orphan.wake(time.secs(3700)), Wake::Sleep(time.secs(10_800).mono));
+    assert!(orphan.expiry_to_watch(time.secs(3700)).is_some());
+    let mut idle = holding(time, HOUR);
+    assert!(!idle.ask(&presented(24 * HOUR), time.secs(7199)).revives);
+    assert!(idle.ask(&presented(24 * HOUR), time.secs(2 * 7200)).revives, "two lifetimes later");
+}
+
+#[test]
 fn the_newest_token_is_kept_whatever_the_order_of_requests() {
     let time = Timeline::start();
     let mut entry = holding(time, HOUR);
@@ -289,7 +306,7 @@ proptest! {
                     now.wall = if seconds < 0 { now.wall - size } else { now.wall + size };
                 }
                 Event::Ask => {
-                    let (answer, begins) = entry.ask(&presented(100 * HOUR), now);
+                    let Asked { answer, begins, .. } = entry.ask(&presented(100 * HOUR), now);
                     prop_assert!(!(begins && flying), "two loads at once");
                     flying |= begins;
                     match answer {

@@ -15,8 +15,8 @@ use crate::domain::mint::{Failure, Order, Urgency};
 const LONGEST: Duration = Duration::from_secs(10);
 /// A load that a request waits for tries so often: SDKs retry at once or not at all, so patience has to be here.
 const ATTEMPTS: u32 = 4;
-/// Full-jitter pause between attempts: up to this, doubling.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Full-jitter pause after the first failed attempt: up to this, doubling.
+const FIRST_PAUSE: Duration = Duration::from_millis(400);
 
 /// Runs the load that `slot`'s entry has just marked as begun.
 pub(super) fn launch(shared: &Arc<Shared>, slot: &Arc<Slot>, urgency: Urgency) -> JoinHandle<Loaded> {
@@ -25,7 +25,7 @@ pub(super) fn launch(shared: &Arc<Shared>, slot: &Arc<Slot>, urgency: Urgency) -
     tasks.spawn(async move {
         let load = shared.context.tasks.spawn(fly(Arc::clone(&shared), Arc::clone(&slot), urgency));
         let result = load.await.unwrap_or_else(|_| Err(Failure::Bug("the load panicked".into())));
-        land(&shared, &slot, result.clone());
+        land(&shared, &slot, &result);
         result
     })
 }
@@ -36,7 +36,7 @@ async fn fly(shared: Arc<Shared>, slot: Arc<Slot>, urgency: Urgency) -> Loaded {
     for attempt in 1.. {
         let result = attempt_once(&shared, &slot, urgency, deadline).await;
         let Err(failure @ (Failure::Unavailable(_) | Failure::Throttled { .. })) = result else { return result };
-        let pause = FIRST_PAUSE.saturating_mul(1 << attempt.min(8)).mul_f64(rand::random());
+        let pause = FIRST_PAUSE.saturating_mul(1 << (attempt - 1).min(8)).mul_f64(rand::random());
         if attempt >= attempts || shared.context.clock.now().mono + pause >= deadline {
             return Err(failure);
         }
@@ -60,14 +60,12 @@ async fn attempt_once(shared: &Shared, slot: &Slot, urgency: Urgency, deadline: 
     Ok(Arc::new(credential))
 }
 
-fn land(shared: &Shared, slot: &Slot, result: Loaded) {
+fn land(shared: &Shared, slot: &Slot, result: &Loaded) {
     let now = shared.context.clock.now();
-    shared.pause.learn(&result, now, &shared.context.metrics);
-    let landed = slot.with_entry(|entry| entry.landed(result.clone(), rand::random(), now));
-    note(shared, slot, &landed, &result);
-    slot.publish(Progress::Landed(result));
-    // The refresher ends with the process; then nothing is renewed any more anyway.
-    let _ = shared.timers.send(slot.key.clone());
+    shared.pause.learn(result, now, &shared.context.metrics);
+    let landed = slot.land(result.clone(), rand::random(), now);
+    shared.plan(slot);
+    note(shared, slot, &landed, result);
 }
 
 fn note(shared: &Shared, slot: &Slot, landed: &Landed, result: &Loaded) {

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::base::clock::Now;
-use crate::cache::entry::{Answer, Keeping};
+use crate::cache::entry::{Answer, Asked, Keeping};
 use crate::cache::key::EntryKey;
 use crate::cache::refresh::Pause;
 use crate::cache::slots::{Progress, Slot, Slots};
@@ -137,11 +137,11 @@ impl Cache {
         self.shared.slots.all().iter().map(|slot| slot.status(now)).collect()
     }
 
-    /// When the first of all held credentials ends.
+    /// When the first of all credentials ends that are to be renewed before.
     #[must_use]
     pub fn earliest_expiry(&self) -> Option<SystemTime> {
-        let slots = self.shared.slots.all();
-        slots.iter().filter_map(|slot| slot.with_entry(|entry| entry.held().map(|held| held.expires_at()))).min()
+        let now = self.shared.context.clock.now();
+        self.shared.slots.all().iter().filter_map(|slot| slot.expiry_to_watch(now)).min()
     }
 
     /// Asks the entry, which a concurrent removal may have ended: then a new one.
@@ -149,12 +149,14 @@ impl Cache {
         loop {
             let now = self.shared.context.clock.now();
             let slot = self.shared.slots.find_or_add(caller, grant, now).ok_or(Missing::Full)?;
-            if let Some((answer, begins)) = slot.ask(caller.presented(), now) {
-                if begins {
-                    flight::launch(&self.shared, &slot, Urgency::Foreground);
-                }
-                return Ok((slot, answer));
+            let Some(Asked { answer, begins, revives }) = slot.ask(caller.presented(), now) else { continue };
+            if begins {
+                flight::launch(&self.shared, &slot, Urgency::Foreground);
             }
+            if revives {
+                self.shared.plan(&slot);
+            }
+            return Ok((slot, answer));
         }
     }
 
@@ -179,6 +181,14 @@ impl Cache {
             Ok(Err(_)) => Err(Missing::Pending),
             Err(_) => Err(so_far(&progress)),
         }
+    }
+}
+
+impl Shared {
+    /// Has the refresher look at the entry: something has changed when it is due.
+    fn plan(&self, slot: &Slot) {
+        // The refresher ends with the process; then nothing is renewed any more anyway.
+        let _ = self.timers.send(slot.key.clone());
     }
 }
 

@@ -19,8 +19,10 @@ use crate::cache::slots::{Loaded, Slot};
 use crate::domain::mint::{Failure, Urgency};
 use crate::observe::metrics::Metrics;
 
-/// Renewals under way at once; the others wait here, where they cost nothing, in the order in which they fell due.
-const AT_ONCE: usize = 8;
+/// Renewals under way at once; the others wait here, where they cost nothing, in the order in which they fell due. Those of
+/// credentials near their end have places of their own.
+const AT_ONCE: usize = 6;
+const DUE_SOON_AT_ONCE: usize = 2;
 /// How long renewals rest after a fault of the agent's own access, until one of them tries again.
 const REST: Duration = Duration::from_secs(15);
 
@@ -47,15 +49,15 @@ impl Pause {
     /// Draws the conclusion from the result of any load.
     pub(super) fn learn(&self, result: &Loaded, now: Now, metrics: &Metrics) {
         let broken = match result {
-            Ok(_) => None,
+            Ok(_) | Err(Failure::Denied(_)) => None,
             Err(Failure::Misconfigured(_)) => Some(now.mono + REST),
-            Err(_) => return,
+            Err(Failure::Throttled { .. } | Failure::Unavailable(_) | Failure::Bug(_)) => return,
         };
         let before = std::mem::replace(&mut *self.until.lock(), broken);
         metrics.cache.renewals_paused.set(i64::from(broken.is_some()));
         match (before, result) {
             (None, Err(failure)) => tracing::error!(error = %failure, "renewals rest; what is held goes on being served"),
-            (Some(_), Ok(_)) => tracing::info!("the agent's own access to AWS works again; renewals go on"),
+            (Some(_), _) if broken.is_none() => tracing::info!("the agent's own access to AWS works again; renewals go on"),
             _ => (),
         }
     }
@@ -66,51 +68,78 @@ struct Refresher {
     shared: Arc<Shared>,
     timers: DelayQueue<EntryKey>,
     handles: HashMap<EntryKey, delay_queue::Key>,
-    ready: VecDeque<Ready>,
+    due_soon: Lane,
+    background: Lane,
+}
+
+/// Renewals that are due, and how many of them run.
+struct Lane {
+    waiting: VecDeque<Arc<Slot>>,
     workers: Arc<Semaphore>,
 }
 
-/// A renewal that is due and waits for a worker.
-struct Ready {
-    slot: Arc<Slot>,
-    urgency: Urgency,
-    due: Instant,
+impl Lane {
+    fn new(at_once: usize) -> Self {
+        Self { waiting: VecDeque::new(), workers: Arc::new(Semaphore::new(at_once)) }
+    }
 }
 
-/// Renews entries as they fall due, until shutdown. Keys come over `landed` when a load has changed their entry.
-pub(super) async fn run(shared: Arc<Shared>, mut landed: mpsc::UnboundedReceiver<EntryKey>) {
+/// Renews entries as they fall due, until shutdown. Keys come over `changed` when something has changed when their entry is due.
+pub(super) async fn run(shared: Arc<Shared>, mut changed: mpsc::UnboundedReceiver<EntryKey>) {
     let shutdown = shared.context.tasks.shutting_down();
     tokio::pin!(shutdown);
-    let workers = Arc::new(Semaphore::new(AT_ONCE));
-    let mut refresher = Refresher { shared, timers: DelayQueue::new(), handles: HashMap::new(), ready: VecDeque::new(), workers };
+    let mut refresher = Refresher::new(shared);
     loop {
-        let free = Arc::clone(&refresher.workers);
+        let due_soon = Arc::clone(&refresher.due_soon.workers).acquire_owned();
+        let background = Arc::clone(&refresher.background.workers).acquire_owned();
         tokio::select! {
             () = &mut shutdown => return,
-            Some(key) = landed.recv() => refresher.look(key),
+            Some(key) = changed.recv() => refresher.look(&key),
             Some(expired) = poll_fn(|cx| refresher.timers.poll_expired(cx)), if !refresher.timers.is_empty() => {
                 let key = expired.into_inner();
                 refresher.handles.remove(&key);
-                refresher.look(key);
+                refresher.look(&key);
             }
-            Ok(worker) = free.acquire_owned(), if !refresher.ready.is_empty() => refresher.renew_first(worker),
+            Ok(worker) = due_soon, if !refresher.due_soon.waiting.is_empty() => {
+                let first = refresher.due_soon.waiting.pop_front();
+                refresher.renew(first, worker);
+            }
+            Ok(worker) = background, if !refresher.background.waiting.is_empty() => {
+                let first = refresher.background.waiting.pop_front();
+                refresher.renew(first, worker);
+            }
         }
     }
 }
 
 impl Refresher {
-    fn look(&mut self, key: EntryKey) {
-        let Some(slot) = self.shared.slots.find(&key) else { return };
-        let now = self.shared.context.clock.now();
-        match slot.wake(now) {
-            Wake::Flying => (),
-            Wake::Sleep(until) => self.sleep(key, until),
-            Wake::Drop(end) => self.shared.slots.remove(&slot, end),
-            Wake::Renew(urgency, due) => match self.shared.pause.hold_back(now) {
-                Some(until) => self.sleep(key, until),
-                None => self.ready.push_back(Ready { slot, urgency, due }),
-            },
+    fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            timers: DelayQueue::new(),
+            handles: HashMap::new(),
+            due_soon: Lane::new(DUE_SOON_AT_ONCE),
+            background: Lane::new(AT_ONCE),
         }
+    }
+
+    fn look(&mut self, key: &EntryKey) {
+        let Some(slot) = self.shared.slots.find(key) else { return };
+        if let Some((urgency, _)) = self.due(&slot) {
+            let lane = if urgency == Urgency::DueSoon { &mut self.due_soon } else { &mut self.background };
+            lane.waiting.push_back(slot);
+        }
+    }
+
+    /// What is due now, and since when; everything else about the entry is seen to.
+    fn due(&mut self, slot: &Slot) -> Option<(Urgency, Instant)> {
+        match slot.wake(self.shared.context.clock.now())? {
+            Wake::Renew(urgency, due) => return Some((urgency, due)),
+            Wake::Sleep(until) => self.sleep(slot.key.clone(), until),
+            Wake::Drop(end) => self.shared.slots.remove(slot, end),
+            Wake::Flying => (),
+        }
+        None
     }
 
     fn sleep(&mut self, key: EntryKey, until: Instant) {
@@ -122,9 +151,15 @@ impl Refresher {
         self.handles.insert(key, handle);
     }
 
-    fn renew_first(&mut self, worker: OwnedSemaphorePermit) {
-        let Some(Ready { slot, urgency, due }) = self.ready.pop_front() else { return };
-        if !slot.begin_renewal(self.shared.context.clock.now()) {
+    /// Renews an entry that waited, unless a request, a failure or a fault of the agent's access has changed that meanwhile.
+    fn renew(&mut self, slot: Option<Arc<Slot>>, worker: OwnedSemaphorePermit) {
+        let Some(slot) = slot else { return };
+        let Some((urgency, due)) = self.due(&slot) else { return };
+        let now = self.shared.context.clock.now();
+        if let Some(until) = self.shared.pause.hold_back(now) {
+            return self.sleep(slot.key.clone(), until);
+        }
+        if !slot.begin_renewal(now) {
             return;
         }
         let shared = Arc::clone(&self.shared);

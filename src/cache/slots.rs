@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::base::clock::Now;
 use crate::cache::Config;
-use crate::cache::entry::{Answer, End, Entry, Wake};
+use crate::cache::entry::{Asked, End, Entry, Landed, Wake};
 use crate::cache::key::EntryKey;
 use crate::cache::status::EntryStatus;
 use crate::domain::credential::Credential;
@@ -54,16 +55,16 @@ struct SlotState {
 
 impl Slot {
     /// `None` if the slot has been removed meanwhile.
-    pub(super) fn ask(&self, presented: &Arc<Presented>, now: Now) -> Option<(Answer, bool)> {
+    pub(super) fn ask(&self, presented: &Arc<Presented>, now: Now) -> Option<Asked> {
         let mut state = self.state.lock();
         if state.removed {
             return None;
         }
-        let (answer, begins) = state.entry.ask(presented, now);
-        if begins {
+        let asked = state.entry.ask(presented, now);
+        if asked.begins {
             state.progress.send_replace(Progress::Flying(None));
         }
-        Some((answer, begins))
+        Some(asked)
     }
 
     /// Marks a renewal as under way, unless a load is.
@@ -76,8 +77,31 @@ impl Slot {
         begins
     }
 
-    pub(super) fn wake(&self, now: Now) -> Wake {
-        self.state.lock().entry.wake(now)
+    /// Ends the load: the entry changes and those who wait are told in one step, before anybody can begin another load.
+    pub(super) fn land(&self, result: Loaded, roll: f64, now: Now) -> Landed {
+        let mut state = self.state.lock();
+        let landed = state.entry.landed(result.clone(), roll, now);
+        state.progress.send_replace(Progress::Landed(result));
+        landed
+    }
+
+    /// The entry's timer went off. One that is to be dropped takes no request from here on; `None` if it was dropped before.
+    pub(super) fn wake(&self, now: Now) -> Option<Wake> {
+        let mut state = self.state.lock();
+        if state.removed {
+            return None;
+        }
+        let wake = state.entry.wake(now);
+        state.removed = matches!(wake, Wake::Drop(_));
+        Some(wake)
+    }
+
+    /// Ends the entry if its pod can't prove itself any more, unless a load of it is under way. Says whether it did.
+    fn retire(&self, now: Now) -> bool {
+        let mut state = self.state.lock();
+        let retires = self.kept && !state.removed && !state.entry.is_flying() && state.entry.is_orphaned(now);
+        state.removed |= retires;
+        retires
     }
 
     pub(super) fn progress(&self) -> watch::Receiver<Progress> {
@@ -92,8 +116,8 @@ impl Slot {
         Arc::clone(self.state.lock().entry.newest())
     }
 
-    pub(super) fn with_entry<T>(&self, act: impl FnOnce(&mut Entry) -> T) -> T {
-        act(&mut self.state.lock().entry)
+    pub(super) fn expiry_to_watch(&self, now: Now) -> Option<SystemTime> {
+        self.state.lock().entry.expiry_to_watch(now)
     }
 
     pub(super) fn status(&self, now: Now) -> EntryStatus {
@@ -134,13 +158,8 @@ impl Slots {
         self.by_key.optionally_get_with(key, || self.place(owned, caller.presented(), now))
     }
 
-    /// Takes a slot out; asks that hold it already are sent to a new one.
+    /// Takes a slot out whose entry has ended; asks that hold it already are sent to a new one.
     pub(super) fn remove(&self, slot: &Slot, end: End) {
-        let mut state = slot.state.lock();
-        if std::mem::replace(&mut state.removed, true) {
-            return;
-        }
-        drop(state);
         self.by_key.invalidate(&slot.key);
         self.give_back(slot.kept);
         self.metrics.cache.evicted(match end {
@@ -178,7 +197,7 @@ impl Slots {
 
     /// Entries whose pod can't prove itself any more are the only ones that make room.
     fn drop_orphans(&self, now: Now) {
-        for slot in self.all().iter().filter(|slot| slot.kept && slot.with_entry(|entry| entry.is_orphaned(now))) {
+        for slot in self.all().iter().filter(|slot| slot.retire(now)) {
             self.remove(slot, End::Lapsed);
         }
     }

@@ -213,6 +213,19 @@ async fn nobody_asks_nothing_is_renewed_and_the_entry_goes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_is_back_is_renewed_ahead_again() {
+    let mut world = world(CONFIG, &[at_once(6 * HOUR)]);
+    world.token_end = 1001 * HOUR;
+    world.ask("pod").await.unwrap();
+    world.pass(4 * HOUR).await;
+    assert_eq!(world.calls(), 1, "its only token has ended: no ghost is renewed");
+    world.token_end = 1100 * HOUR;
+    assert_eq!(world.ask("pod").await.unwrap().how, How::Held);
+    world.pass(Duration::from_secs(1)).await;
+    assert_eq!(world.calls(), 2, "what was due is made up for");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_at_renewal_is_confirmed_before_it_counts() {
     let denied = Act::Fail(Failure::Denied("AccessDeniedException".into()));
     let world = world(CONFIG, &[at_once(6 * HOUR), denied]);
