@@ -5,30 +5,30 @@
 //! nothing of each other.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
 use crate::base::clock::Now;
 use crate::cache::{Cache, Found, How, Missing};
+use crate::domain::identity::RawToken;
 use crate::domain::mint::Failure;
 use crate::domain::policy::grant;
 use crate::domain::refusal::{Reason, Refusal};
 use crate::limits::pods::PodRates;
 use crate::observe::Context;
+use crate::observe::audit::Who;
 use crate::observe::metrics::{Limit, Outcome};
 use crate::token::{Caller, Verifier};
 
-/// From the complete head to when waiting for keys ends; 50 ms of the 900 are left for the answer.
-const KEYS_WAIT: Duration = Duration::from_millis(850);
 /// When a client should ask again that came before the answer of AWS did, or met a limit.
 const SOON: Duration = Duration::from_secs(1);
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
-    /// The bearer token: JWT characters only, of a JWT's length; nothing about it is verified yet.
-    pub token: &'a [u8],
+    /// The bearer token: something of a JWT's length; nothing about it is verified yet.
+    pub token: RawToken<'a>,
     /// The NAME in the path, if there is one.
     pub target: Option<&'a str>,
     /// Where the connection comes from; never a proof of anything.
@@ -44,8 +44,8 @@ pub struct Served {
     pub document: Bytes,
     /// How it came.
     pub outcome: Outcome,
-    /// How long it is still valid.
-    pub remaining: Duration,
+    /// When it ends.
+    pub expires_at: SystemTime,
 }
 
 /// The steps and what they need.
@@ -67,9 +67,12 @@ impl Broker {
     /// # Errors
     /// The refusal that the caller is told.
     pub async fn credentials(&self, ask: Ask<'_>) -> Result<Served, Refusal> {
-        let proof = self.verifier.verify(ask.token, ask.source, ask.at.mono + KEYS_WAIT).await;
-        let caller = proof.inspect_err(|refusal| self.refused(None, refusal))?;
-        self.serve(&caller, ask).await.inspect_err(|refusal| self.refused(Some(&caller), refusal))
+        let proof = self.verifier.verify(ask.token, ask.source, ask.at).await;
+        let caller = proof.inspect_err(|refusal| self.refused(Who::Bearer(ask.token), refusal))?;
+        let served = self.serve(&caller, ask).await;
+        let served = served.inspect_err(|refusal| self.refused(Who::Caller(caller.subject(), caller.presented()), refusal))?;
+        self.verifier.confirm(&caller);
+        Ok(served)
     }
 
     async fn serve(&self, caller: &Caller, ask: Ask<'_>) -> Result<Served, Refusal> {
@@ -78,30 +81,36 @@ impl Broker {
         }
         let grant = grant(caller.audience(), ask.target)?;
         let found = self.cache.credential(caller, &grant, ask.at).await.map_err(refusal)?;
-        Ok(self.served(&found))
+        Ok(Served::from(&found))
     }
 
-    fn served(&self, found: &Found) -> Served {
-        let outcome = match found.how {
+    fn refused(&self, who: Who<'_>, refusal: &Refusal) {
+        if let Some(limit) = limit_of(refusal.reason) {
+            self.context.metrics.front.shed(limit);
+        }
+        self.context.audit.refused(who, refusal, self.context.clock.now());
+    }
+}
+
+/// The limit that sheds with this reason, if it is one that sheds.
+#[expect(clippy::wildcard_enum_match_arm, reason = "all others refuse")]
+fn limit_of(reason: Reason) -> Option<Limit> {
+    match reason {
+        Reason::VerifyBudget => Some(Limit::Verification),
+        Reason::PodRate => Some(Limit::PodRate),
+        Reason::CacheFull => Some(Limit::CacheSize),
+        _ => None,
+    }
+}
+
+impl From<&Found> for Served {
+    fn from(Found { credential, how }: &Found) -> Self {
+        let outcome = match how {
             How::Held => Outcome::Hit,
             How::Loaded => Outcome::Fresh,
             How::Stale => Outcome::Stale,
         };
-        let remaining = self.context.clock.now().until(found.credential.expires_at());
-        Served { document: found.credential.document(), outcome, remaining }
-    }
-
-    fn refused(&self, caller: Option<&Caller>, refusal: &Refusal) {
-        let limits = [
-            (Reason::VerifyBudget, Limit::Verification),
-            (Reason::PodRate, Limit::PodRate),
-            (Reason::CacheFull, Limit::CacheSize),
-        ];
-        for (_, limit) in limits.into_iter().filter(|(reason, _)| *reason == refusal.reason) {
-            self.context.metrics.front.shed(limit);
-        }
-        let who = caller.map(|caller| (&**caller.subject(), &**caller.presented()));
-        self.context.audit.refused(who, refusal, self.context.clock.now());
+        Self { document: credential.document(), outcome, expires_at: credential.expires_at() }
     }
 }
 

@@ -117,14 +117,14 @@ impl Cache {
     /// # Errors
     /// [`Missing`] when there is none in time.
     pub async fn credential(&self, caller: &Caller, grant: &Grant, asked: Now) -> Result<Found, Missing> {
-        let (slot, answer) = self.ask(caller, grant)?;
+        let (slot, answer, now) = self.ask(caller, grant)?;
         let wait_until = asked.mono + WAIT;
         match answer {
-            Answer::Serve(credential) => Ok(self.held(credential)),
+            Answer::Serve(credential) => Ok(Found::held(credential, now)),
             Answer::Refuse(failure, left) => Err(Missing::Failed { failure, remembered: Some(left) }),
-            Answer::Wait => self.await_load(&slot, wait_until).await,
+            Answer::Wait => Box::pin(self.await_load(&slot, wait_until)).await,
             Answer::ServeAfter { held, until } => {
-                let loaded = self.await_load(&slot, until.min(wait_until)).await;
+                let loaded = Box::pin(self.await_load(&slot, until.min(wait_until))).await;
                 loaded.or_else(|missing| self.fall_back(held, missing))
             }
         }
@@ -145,7 +145,7 @@ impl Cache {
     }
 
     /// Asks the entry, which a concurrent removal may have ended: then a new one.
-    fn ask(&self, caller: &Caller, grant: &Grant) -> Result<(Arc<Slot>, Answer), Missing> {
+    fn ask(&self, caller: &Caller, grant: &Grant) -> Result<(Arc<Slot>, Answer, Now), Missing> {
         loop {
             let now = self.shared.context.clock.now();
             let slot = self.shared.slots.find_or_add(caller, grant, now).ok_or(Missing::Full)?;
@@ -156,13 +156,8 @@ impl Cache {
             if revives {
                 self.shared.plan(&slot);
             }
-            return Ok((slot, answer));
+            return Ok((slot, answer, now));
         }
-    }
-
-    fn held(&self, credential: Arc<Credential>) -> Found {
-        let how = if credential.is_aging(self.shared.context.clock.now()) { How::Stale } else { How::Held };
-        Found { credential, how }
     }
 
     fn fall_back(&self, held: Arc<Credential>, missing: Missing) -> Result<Found, Missing> {
@@ -181,6 +176,13 @@ impl Cache {
             Ok(Err(_)) => Err(Missing::Pending),
             Err(_) => Err(so_far(&progress)),
         }
+    }
+}
+
+impl Found {
+    fn held(credential: Arc<Credential>, now: Now) -> Self {
+        let how = if credential.is_aging(now) { How::Stale } else { How::Held };
+        Self { credential, how }
     }
 }
 

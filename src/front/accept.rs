@@ -52,9 +52,9 @@ pub(super) async fn run(socket: TcpListener, endpoint: Arc<Endpoint>, caps: Arc<
 /// Starts to serve a connection, or closes it if a cap says so.
 fn take(stream: TcpStream, peer: IpAddr, endpoint: &Arc<Endpoint>, caps: &Arc<Caps>, tasks: &Tasks) -> Result<(), Limit> {
     let slot = caps.admit(peer)?;
-    let served = connection::serve(stream, peer, Arc::clone(endpoint), tasks.shutting_down());
+    let (endpoint, shutdown) = (Arc::clone(endpoint), tasks.shutting_down());
     tasks.spawn(async move {
-        served.await;
+        connection::serve(stream, peer, endpoint, shutdown).await;
         drop(slot);
     });
     Ok(())

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 
@@ -21,7 +22,7 @@ pub(super) struct Caps {
 #[derive(Debug, Default)]
 struct Open {
     total: usize,
-    by_source: HashMap<IpAddr, usize>,
+    by_source: HashMap<IpAddr, usize, RandomState>,
 }
 
 /// One open connection; it counts until it is dropped, whatever ends it.

@@ -1,9 +1,10 @@
 //! From a request's head to its reply: the checks, the broker, the count.
 
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -43,8 +44,9 @@ enum Answer {
 impl Endpoint {
     /// Answers the request of `head`, which came from `peer` and was complete at `start`. Always answers: a panic on the way is
     /// a refusal for this request alone.
-    pub(super) async fn answer(&self, head: Parts, peer: IpAddr, start: Now) -> Reply {
-        match caught(self.decide(&head, peer, start)).await {
+    pub(super) async fn answer(&self, head: Parts, peer: IpAddr, start: Now) -> Result<Reply, Infallible> {
+        let answer = self.caught(pin!(self.decide(&head, peer, start))).await;
+        Ok(match answer {
             Ok(Answer::Credential(served)) => {
                 self.record.served(&served, start);
                 Replies::document(served.document, head.headers)
@@ -54,7 +56,7 @@ impl Endpoint {
                 self.record.refused(refusal.reason, start);
                 self.replies.refusal(&refusal, head.headers)
             }
-        }
+        })
     }
 
     async fn decide(&self, head: &Parts, peer: IpAddr, start: Now) -> Result<Answer, Refusal> {
@@ -66,6 +68,16 @@ impl Endpoint {
             Call::Own { nonce } if self.nonces.is_own(nonce) => Ok(Answer::Own),
             Call::Own { .. } => Err(self.refuse(Reason::Path)),
         }
+    }
+
+    /// Turns a panic of `work` into a refusal. What it shares with other requests is behind locks that a panic releases, so they
+    /// see whole values.
+    async fn caught<T>(&self, mut work: Pin<&mut impl Future<Output = Result<T, Refusal>>>) -> Result<T, Refusal> {
+        poll_fn(|context| {
+            let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
+            polled.unwrap_or_else(|_| Poll::Ready(Err(self.refuse(Reason::Internal))))
+        })
+        .await
     }
 
     fn refuse(&self, reason: Reason) -> Refusal {
@@ -83,17 +95,6 @@ impl Source {
             Self::Script(script) => script(&ask).run().await,
         }
     }
-}
-
-/// Turns a panic of `work` into a refusal. What it shares with other requests is behind locks that a panic releases, so they see
-/// whole values.
-async fn caught<T>(work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
-    let mut work = pin!(work);
-    poll_fn(|context| {
-        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
-        polled.unwrap_or_else(|_| Poll::Ready(Err(Refusal::new(Reason::Internal, "panic"))))
-    })
-    .await
 }
 
 #[cfg(test)]
@@ -130,7 +131,7 @@ pub(super) mod tests {
     }
 
     fn served(document: Bytes, outcome: Outcome) -> Served {
-        Served { document, outcome, remaining: Duration::from_secs(3600) }
+        Served { document, outcome, expires_at: Clock::System.now().wall + Duration::from_secs(3600) }
     }
 
     /// The target's name is the script.
@@ -166,7 +167,7 @@ pub(super) mod tests {
         let request = hyper::Request::get(path).header("host", "169.254.170.23").header("authorization", "a".repeat(20));
         let head = request.body(()).unwrap().into_parts().0;
         let start = endpoint.record.clock.now();
-        endpoint.answer(head, "10.0.0.1".parse().unwrap(), start).await.status().as_u16()
+        endpoint.answer(head, "10.0.0.1".parse().unwrap(), start).await.unwrap().status().as_u16()
     }
 
     #[tokio::test(start_paused = true)]

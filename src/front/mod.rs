@@ -21,6 +21,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use tokio::io::{AsyncRead, AsyncWrite};
+
 use crate::base::tasks::Tasks;
 use crate::broker::Broker;
 use crate::front::caps::Caps;
@@ -114,14 +116,27 @@ impl Front {
         self.serve_from(Source::Broker(broker));
     }
 
+    /// Serves one connection that no listener took, such as one in memory, until either side ends it.
+    pub async fn serve_connection<T>(self, broker: Arc<Broker>, io: T, peer: IpAddr)
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        let endpoint = self.service(Source::Broker(broker)).endpoint(0);
+        connection::serve(io, peer, endpoint, self.context.tasks.shutting_down()).await;
+    }
+
     fn serve_from(self, source: Source) {
-        let Self { hosts, context, caps, nonces, bound } = self;
-        let Context { clock, metrics, audit, tasks, .. } = context;
-        let record = Record { clock, metrics, audit };
-        let service = Service { hosts, source, nonces, replies: Arc::new(Replies::new()), record };
-        for listener in bound {
-            tasks.spawn_critical("credentials listener", run(listener, service.clone(), Arc::clone(&caps), tasks.clone()));
+        let (service, tasks) = (self.service(source), self.context.tasks);
+        for listener in self.bound {
+            tasks.spawn_critical("credentials listener", run(listener, service.clone(), Arc::clone(&self.caps), tasks.clone()));
         }
+    }
+
+    fn service(&self, source: Source) -> Service {
+        let Context { clock, metrics, audit, .. } = self.context.clone();
+        let record = Record { clock, metrics, audit };
+        let (hosts, nonces) = (self.hosts.clone(), Arc::clone(&self.nonces));
+        Service { hosts, source, nonces, replies: Arc::new(Replies::new()), record }
     }
 }
 

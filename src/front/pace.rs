@@ -63,14 +63,6 @@ impl Pace {
         *self.0.lock() = Stage::Answering { since: now };
     }
 
-    /// The answer is ready to be written.
-    pub(super) fn answered(&self) {
-        let mut stage = self.0.lock();
-        if let Stage::Answering { since } = *stage {
-            *stage = Stage::Writing { since };
-        }
-    }
-
     /// When the current stage is overdue, and what to call that.
     pub(super) fn due(&self, clock: &Clock) -> (Instant, Overdue) {
         let mut stage = self.0.lock();
@@ -85,6 +77,13 @@ impl Pace {
         let mut stage = self.0.lock();
         if let Stage::Idle { .. } = *stage {
             *stage = Stage::Head { since: None };
+        }
+    }
+
+    fn sent(&self) {
+        let mut stage = self.0.lock();
+        if let Stage::Answering { since } = *stage {
+            *stage = Stage::Writing { since };
         }
     }
 
@@ -122,7 +121,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+        let polled = Pin::new(&mut self.inner).poll_write(context, bytes);
+        self.pace.sent();
+        polled
     }
 
     fn poll_write_vectored(
@@ -130,7 +131,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, slices)
+        let polled = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
+        self.pace.sent();
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -172,7 +175,7 @@ mod tests {
         pace.head_complete(complete);
         pace.flushed();
         assert_eq!(pace.due(&clock), (complete + ANSWER_TIMEOUT, Overdue::Answer), "nothing was there to flush");
-        pace.answered();
+        pace.sent();
         pace.flushed();
         assert_eq!(pace.due(&clock), (complete + IDLE_TIMEOUT, Overdue::Idle));
     }

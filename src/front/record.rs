@@ -7,7 +7,7 @@ use crate::base::clock::{Clock, Now};
 use crate::broker::Served;
 use crate::domain::refusal::{Reason, Refusal};
 use crate::front::reply;
-use crate::observe::audit::Audit;
+use crate::observe::audit::{Audit, Who};
 use crate::observe::metrics::{Limit, Metrics};
 
 /// Where the endpoint's numbers go.
@@ -22,11 +22,12 @@ impl Record {
     /// A credential was served to a request whose head was complete at `start`. A line for each is for a terminal only: it costs
     /// as much as the rest of a hit.
     pub(super) fn served(&self, served: &Served, start: Now) {
-        let took = self.since(start);
-        self.metrics.requests.served(served.remaining);
+        let now = self.clock.now();
+        let (took, valid_for) = (now.mono.saturating_duration_since(start.mono), now.until(served.expires_at));
+        self.metrics.requests.served(valid_for);
         self.metrics.requests.finished(served.outcome, took);
         let outcome: &str = served.outcome.into();
-        tracing::debug!(outcome, valid_for = ?served.remaining, ?took, "served");
+        tracing::debug!(outcome, ?valid_for, ?took, "served");
     }
 
     /// A request whose head was complete at `start` was refused, by the front or by the broker.
@@ -48,7 +49,7 @@ impl Record {
 
     /// The audit line of a refusal that the front itself decided; the broker writes its own.
     pub(super) fn audit(&self, refusal: &Refusal) {
-        self.audit.refused(None, refusal, self.clock.now());
+        self.audit.refused(Who::Nobody, refusal, self.clock.now());
     }
 
     fn count(&self, reason: Reason, took: Duration) {

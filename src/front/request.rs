@@ -10,7 +10,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Uri};
 
-use crate::domain::identity::{TOKEN_BYTES, is_jwt_alphabet};
+use crate::domain::identity::{RawToken, TOKEN_BYTES};
 use crate::domain::refusal::Reason;
 
 /// The default role's path; a target's name follows it after a slash.
@@ -19,14 +19,17 @@ const CREDENTIALS: &str = "/v1/credentials";
 /// Where the process asks for itself; a nonce follows.
 const OWN: &str = "/v1/self/";
 
+/// Headers in one head. hyper itself lets 100 pass; to tell it another number costs it as much as a look-up.
+const HEADERS: usize = 64;
+
 /// The longest name of a target, in bytes.
 const NAME_BYTES: usize = 64;
 
 /// What a head asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Call<'a> {
-    /// A credential for the bearer of `token`, whose length and alphabet are those of a JWT.
-    Credentials { target: Option<&'a str>, token: &'a [u8] },
+    /// A credential for the bearer of `token`, whose length is that of a JWT.
+    Credentials { target: Option<&'a str>, token: RawToken<'a> },
     /// Whether this process issued `nonce`.
     Own { nonce: &'a str },
 }
@@ -46,6 +49,7 @@ enum Route<'a> {
 
 /// Checks a head in the order of the steps; the first thing that is wrong with it is the reason.
 pub(super) fn check<'a>(head: &'a Parts, hosts: &Hosts) -> Result<Call<'a>, Reason> {
+    check_size(&head.headers)?;
     check_body(&head.headers)?;
     let route = route(&head.uri)?;
     check_method(&head.method)?;
@@ -55,6 +59,10 @@ pub(super) fn check<'a>(head: &'a Parts, hosts: &Hosts) -> Result<Call<'a>, Reas
         Route::Credentials { target } => Ok(Call::Credentials { target, token: token(&head.headers)? }),
         Route::Own { nonce } => Ok(Call::Own { nonce }),
     }
+}
+
+fn check_size(headers: &HeaderMap) -> Result<(), Reason> {
+    if headers.len() > HEADERS { Err(Reason::HeadTooLarge) } else { Ok(()) }
 }
 
 fn check_body(headers: &HeaderMap) -> Result<(), Reason> {
@@ -118,14 +126,14 @@ fn betrayed_by(name: &HeaderName) -> Option<Reason> {
     }
 }
 
-fn token(headers: &HeaderMap) -> Result<&[u8], Reason> {
+fn token(headers: &HeaderMap) -> Result<RawToken<'_>, Reason> {
     let value = only(headers, &AUTHORIZATION).ok_or(Reason::TokenMissing)?;
     let token = without_scheme(value.as_bytes().trim_ascii());
     match token.len() {
         0 => Err(Reason::TokenMissing),
         length if length > *TOKEN_BYTES.end() => Err(Reason::TokenTooLarge),
-        length if length < *TOKEN_BYTES.start() || !is_jwt_alphabet(token) => Err(Reason::TokenMalformed),
-        _ => Ok(token),
+        length if length < *TOKEN_BYTES.start() => Err(Reason::TokenMalformed),
+        _ => Ok(RawToken::new(token)),
     }
 }
 
@@ -211,7 +219,7 @@ mod tests {
             format!("{:?}", check(&head, &hosts()).unwrap())
         };
         let plain = call("/v1/credentials");
-        assert!(plain.starts_with("Credentials { target: None, token: ["), "{plain}");
+        assert!(plain.starts_with("Credentials { target: None, token: RawToken("), "{plain}");
         assert_eq!(call("/v1/credentials?a=b"), plain, "the query is ignored");
         assert!(call("/v1/credentials/target-env_1.2").contains(r#"target: Some("target-env_1.2")"#));
         let own = head(("GET", "/v1/self/ab12"), &[HOST]);
@@ -293,11 +301,11 @@ mod tests {
     }
 
     #[test]
-    fn the_token_is_one_value_of_the_right_size_and_alphabet() {
+    fn the_token_is_one_value_of_the_right_size() {
         let of = |value: &str| {
             let head = head(GET, &[HOST, ("authorization", value)]);
             check(&head, &hosts()).map(|call| match call {
-                Call::Credentials { token, .. } => String::from_utf8(token.to_vec()).unwrap(),
+                Call::Credentials { token, .. } => String::from_utf8(token.expose().to_vec()).unwrap(),
                 Call::Own { .. } => unreachable!(),
             })
         };
@@ -308,8 +316,7 @@ mod tests {
         for value in ["", "  ", "Bearer", "bearer  "] {
             assert_eq!(of(value), Err(Reason::TokenMissing), "{value:?}");
         }
-        for value in ["short", "Bearer short", &format!("Basic {TOKEN}"), &format!("Bearer Bearer {TOKEN}"), &format!("{TOKEN}=")]
-        {
+        for value in ["short", "Bearer short"] {
             assert_eq!(of(value), Err(Reason::TokenMalformed), "{value:?}");
         }
         assert_eq!(of(&format!("Bearer{TOKEN}")), Ok(format!("Bearer{TOKEN}")), "what follows is judged by its signature");

@@ -11,12 +11,20 @@ use parking_lot::Mutex;
 use crate::base::bucket::Bucket;
 use crate::base::clock::{Clock, Now};
 
-/// Failures a second of one source address, and how many at once.
-const SOURCE_PER_SECOND: f64 = 20.0;
-const SOURCE_BURST: f64 = 40.0;
-/// Failures a second of all sources together, and how many at once.
-const NODE_PER_SECOND: f64 = 500.0;
-const NODE_BURST: f64 = 1_000.0;
+/// How many tokens that prove nothing are looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Rates {
+    source_per_second: f64,
+    source_burst: f64,
+    node_per_second: f64,
+    node_burst: f64,
+}
+
+/// For signatures checked here, which cost CPU.
+pub const LOCAL: Rates = Rates { source_per_second: 20.0, source_burst: 40.0, node_per_second: 500.0, node_burst: 1_000.0 };
+/// For tokens that only EKS Auth can verify, each of which costs a call of the node's budget and a place in the cache for minutes.
+pub const DELEGATED: Rates = Rates { source_per_second: 1.0, source_burst: 10.0, node_per_second: 10.0, node_burst: 200.0 };
+
 /// Sources remembered. A source's bucket is full again after 2 s, and the node's budget lets no more than 2,000 failures pass in
 /// that time: among this many there are full ones to forget.
 const SOURCES: usize = 4_096;
@@ -24,6 +32,7 @@ const SOURCES: usize = 4_096;
 /// Who has failed how often of late.
 #[derive(Debug)]
 pub struct VerificationBudget {
+    rates: Rates,
     buckets: Mutex<Buckets>,
 }
 
@@ -36,9 +45,9 @@ struct Buckets {
 impl VerificationBudget {
     /// A budget of which nothing is spent.
     #[must_use]
-    pub fn new(clock: &Clock) -> Self {
-        let node = Bucket::new(NODE_PER_SECOND, NODE_BURST, clock.now().mono);
-        Self { buckets: Mutex::new(Buckets { node, sources: HashMap::new() }) }
+    pub fn new(rates: Rates, clock: &Clock) -> Self {
+        let node = Bucket::new(rates.node_per_second, rates.node_burst, clock.now().mono);
+        Self { rates, buckets: Mutex::new(Buckets { node, sources: HashMap::new() }) }
     }
 
     /// Whether a token from `source` may be verified.
@@ -55,7 +64,8 @@ impl VerificationBudget {
         if buckets.sources.len() >= SOURCES {
             buckets.sources.retain(|_, bucket| !bucket.is_full(now.mono));
         }
-        buckets.sources.entry(source).or_insert_with(|| Bucket::new(SOURCE_PER_SECOND, SOURCE_BURST, now.mono)).take(now.mono);
+        let Rates { source_per_second, source_burst, .. } = self.rates;
+        buckets.sources.entry(source).or_insert_with(|| Bucket::new(source_per_second, source_burst, now.mono)).take(now.mono);
     }
 }
 
@@ -85,7 +95,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_source_spends_its_own_share_only() {
         let clock = Clock::simulated(SystemTime::UNIX_EPOCH);
-        let budget = VerificationBudget::new(&clock);
+        let budget = VerificationBudget::new(LOCAL, &clock);
         assert_eq!(admitted(&budget, &clock, 0..1, 100), 40);
         assert!(budget.admits(source(1), clock.now()), "a neighbour is not affected");
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -95,7 +105,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn all_sources_together_spend_no_more_than_the_nodes() {
         let clock = Clock::simulated(SystemTime::UNIX_EPOCH);
-        let budget = VerificationBudget::new(&clock);
+        let budget = VerificationBudget::new(LOCAL, &clock);
         assert_eq!(admitted(&budget, &clock, 0..100, 40), 1_000);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(admitted(&budget, &clock, 100..200, 40), 500);
@@ -104,7 +114,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn sources_are_forgotten_once_their_buckets_are_full() {
         let clock = Clock::simulated(SystemTime::UNIX_EPOCH);
-        let budget = VerificationBudget::new(&clock);
+        let budget = VerificationBudget::new(LOCAL, &clock);
         for round in 0..20 {
             admitted(&budget, &clock, round * 1_000..(round + 1) * 1_000, 1);
             tokio::time::advance(Duration::from_secs(2)).await;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::base::bucket::Bucket;
 use crate::base::clock::{Clock, Now};
 use crate::domain::credential::{Credential, rfc3339};
-use crate::domain::identity::{Presented, Subject};
+use crate::domain::identity::{Identity, Presented, RawToken, Subject, TokenDigest};
 use crate::domain::policy::Grant;
 use crate::domain::refusal::Refusal;
 
@@ -19,6 +19,34 @@ pub const TARGET: &str = "audit";
 /// Refusal lines a second, and at once.
 const REFUSALS_PER_SECOND: f64 = 5.0;
 const REFUSALS_BURST: f64 = 50.0;
+
+/// Who was refused, as far as that is known.
+#[derive(Debug, Clone, Copy)]
+pub enum Who<'a> {
+    /// Whoever it was presented no token.
+    Nobody,
+    /// The bearer of a token that proved nothing: its fingerprint is all that can be told.
+    Bearer(RawToken<'a>),
+    /// A caller who proved who it is.
+    Caller(&'a Subject, &'a Presented),
+}
+
+impl<'a> Who<'a> {
+    fn identity(self) -> Option<&'a Identity> {
+        match self {
+            Self::Caller(subject, _) => subject.identity(),
+            Self::Nobody | Self::Bearer(_) => None,
+        }
+    }
+
+    fn token_id(self) -> Option<String> {
+        match self {
+            Self::Nobody => None,
+            Self::Bearer(token) => Some(TokenDigest::of(token.expose()).fingerprint()),
+            Self::Caller(_, presented) => Some(presented.token_id.clone()),
+        }
+    }
+}
 
 /// Writes audit lines.
 #[derive(Debug)]
@@ -65,10 +93,10 @@ impl Audit {
         );
     }
 
-    /// A request was refused; `who` if its token was verified.
-    pub fn refused(&self, who: Option<(&Subject, &Presented)>, refusal: &Refusal, now: Now) {
+    /// A request was refused.
+    pub fn refused(&self, who: Who<'_>, refusal: &Refusal, now: Now) {
         let Some(left_out) = self.refusals.lock().admit(now) else { return };
-        let identity = who.and_then(|(subject, _)| subject.identity());
+        let identity = who.identity();
         tracing::info!(
             target: TARGET,
             outcome = "refused",
@@ -80,7 +108,7 @@ impl Audit {
             pod_name = identity.map(|identity| identity.pod.as_str()),
             pod_uid = identity.map(|identity| identity.pod_uid.as_str()),
             node = identity.and_then(|identity| identity.node.as_deref()),
-            token_id = who.map(|(_, presented)| presented.token_id.as_str()),
+            token_id = who.token_id(),
             left_out = (left_out > 0).then_some(left_out),
         );
     }

@@ -65,7 +65,8 @@ pub(super) enum Rejected {
 
 impl Keys {
     /// Keys of `issuer`, with one that is published and signs.
-    pub(super) fn new(issuer: &str, algorithm: Algorithm, clock: Clock) -> Self {
+    #[must_use]
+    pub fn new(issuer: &str, algorithm: Algorithm, clock: Clock) -> Self {
         let signer = generate(algorithm);
         let ring = Ring { keys: vec![signer.clone()], published: vec![signer.jwk()], signer };
         Self { issuer: issuer.into(), clock, ring: Arc::new(Mutex::new(ring)) }

@@ -89,6 +89,42 @@ impl PartialEq for Known {
 
 impl Eq for Known {}
 
+/// Tokens that EKS Auth has taken, while nobody else verifies them. Bounded: the oldest goes first.
+#[derive(Debug)]
+pub(super) struct Confirmed {
+    capacity: usize,
+    known: Mutex<ByAge>,
+}
+
+#[derive(Debug, Default)]
+struct ByAge {
+    digests: HashSet<TokenDigest>,
+    order: VecDeque<TokenDigest>,
+}
+
+impl Confirmed {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { capacity: capacity.max(1), known: Mutex::default() }
+    }
+
+    pub(super) fn contains(&self, digest: TokenDigest) -> bool {
+        self.known.lock().digests.contains(&digest)
+    }
+
+    pub(super) fn insert(&self, digest: TokenDigest) {
+        let mut known = self.known.lock();
+        if !known.digests.insert(digest) {
+            return;
+        }
+        known.order.push_back(digest);
+        if known.order.len() > self.capacity
+            && let Some(oldest) = known.order.pop_front()
+        {
+            known.digests.remove(&oldest);
+        }
+    }
+}
+
 /// Refusals of late, so that a client that insists costs a digest a time.
 #[derive(Debug, Default)]
 pub(super) struct Refused {

@@ -7,10 +7,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::base::clock::{Clock, Now, from_unix_seconds};
-use crate::domain::identity::{BearerToken, Presented, Subject, TokenDigest};
+use crate::domain::identity::{BearerToken, Presented, RawToken, Subject, TokenDigest};
+use crate::domain::policy::POD_IDENTITY_AUDIENCE;
 use crate::domain::refusal::{Reason, Refusal};
 use crate::egress::https::Https;
-use crate::limits::verification::VerificationBudget;
+use crate::limits::verification::{DELEGATED, LOCAL, VerificationBudget};
 use crate::observe::Context;
 use crate::observe::metrics::Metrics;
 use crate::token::Caller;
@@ -19,13 +20,13 @@ use crate::token::compact::Compact;
 use crate::token::config::{Config, Standing};
 use crate::token::header::Header;
 use crate::token::keyring::Keyring;
-use crate::token::memo::{Refused, Verified};
+use crate::token::memo::{Confirmed, Refused, Verified};
 use crate::token::rules::Rules;
 use crate::token::source::Means;
 use crate::token::status::KeyringStatus;
 
-/// The audience of a caller whose claims were not read: delegated verification knows the Pod Identity exchange only.
-const DELEGATED_AUDIENCE: &str = "pods.eks.amazonaws.com";
+/// From the complete head to when waiting for keys ends; 50 ms of the 900 are left for the answer.
+const WAIT: Duration = Duration::from_millis(850);
 /// For a source that has spent its budget; a token of it is back in less.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -36,7 +37,9 @@ pub struct Verifier {
     rules: Rules,
     verified: Verified,
     refused: Refused,
+    confirmed: Confirmed,
     budget: VerificationBudget,
+    undecided: VerificationBudget,
     delegated_audience: Arc<str>,
     clock: Clock,
 }
@@ -64,31 +67,33 @@ impl Verifier {
             rules: Rules::new(config.audiences.clone(), config.node_name.clone()),
             verified: Verified::new(config.memo_capacity),
             refused: Refused::default(),
-            budget: VerificationBudget::new(&clock),
-            delegated_audience: DELEGATED_AUDIENCE.into(),
+            confirmed: Confirmed::new(config.memo_capacity),
+            budget: VerificationBudget::new(LOCAL, &clock),
+            undecided: VerificationBudget::new(DELEGATED, &clock),
+            // Claims are not read then, and delegated verification knows the Pod Identity exchange only.
+            delegated_audience: POD_IDENTITY_AUDIENCE.into(),
             clock,
         }
     }
 
-    /// Who presents `token`. A token seen before costs a look-up; only a missing key makes anyone wait, until `deadline`.
+    /// Who presents `token`, asked at `asked`. A token seen before costs a look-up; only a missing key makes anyone wait.
     ///
     /// # Errors
     /// With the reason of the first check that fails.
-    pub async fn verify(&self, token: &[u8], source: IpAddr, deadline: Instant) -> Result<Arc<Caller>, Refusal> {
+    pub async fn verify(&self, token: RawToken<'_>, source: IpAddr, asked: Now) -> Result<Arc<Caller>, Refusal> {
         let generation = self.keyring.keys().generation();
-        if let Some(caller) = self.verified.get(token, generation) {
-            return in_time(caller, self.clock.now());
+        if let Some(caller) = self.verified.get(token.expose(), generation) {
+            return in_time(caller, asked);
         }
-        let token = BearerToken::parse(token).ok_or(Reason::TokenMalformed)?;
+        let token = BearerToken::parse(token.expose()).ok_or(Reason::TokenMalformed)?;
         let digest = TokenDigest::of(token.expose().as_bytes());
-        let now = self.clock.now();
-        if let Some(refusal) = self.refused.get(digest, generation, now.mono) {
+        if let Some(refusal) = self.refused.get(digest, generation, asked.mono) {
             return Err(refusal);
         }
-        if !self.budget.admits(source, now) {
-            return Err(Refusal::new(Reason::VerifyBudget, "too many failed verifications").retry_after(RETRY_AFTER));
+        if !self.budget.admits(source, asked) {
+            return Err(over_budget("too many failed verifications"));
         }
-        let outcome = self.prove(token, digest, deadline).await;
+        let outcome = Box::pin(self.prove(token, digest, source, asked.mono + WAIT)).await;
         if let Err(refusal) = &outcome {
             self.failed(refusal, digest, generation, source);
         }
@@ -102,9 +107,16 @@ impl Verifier {
     }
 
     /// Steps 8 to 15.
-    async fn prove(&self, token: BearerToken, digest: TokenDigest, deadline: Instant) -> Result<Arc<Caller>, Refusal> {
+    async fn prove(
+        &self,
+        token: BearerToken,
+        digest: TokenDigest,
+        source: IpAddr,
+        deadline: Instant,
+    ) -> Result<Arc<Caller>, Refusal> {
         let compact = Compact::split(token.expose())?;
         if self.keyring.standing(deadline).await? == Standing::Delegated {
+            self.admit_undecided(digest, source)?;
             return Ok(Arc::new(self.delegated(token, digest)));
         }
         let header = Header::parse(&compact.header)?;
@@ -121,6 +133,26 @@ impl Verifier {
         Ok(caller)
     }
 
+    /// EKS Auth has answered for this caller: while verification is delegated, its token is limited no more.
+    pub fn confirm(&self, caller: &Caller) {
+        if let Subject::Delegated(digest) = **caller.subject() {
+            self.confirmed.insert(digest);
+        }
+    }
+
+    /// Anyone can make a token that only EKS Auth can tell from a good one, so few of one source are tried.
+    fn admit_undecided(&self, digest: TokenDigest, source: IpAddr) -> Result<(), Refusal> {
+        let now = self.clock.now();
+        if self.confirmed.contains(digest) {
+            return Ok(());
+        }
+        if !self.undecided.admits(source, now) {
+            return Err(over_budget("too many tokens that EKS Auth has not confirmed"));
+        }
+        self.undecided.charge(source, now);
+        Ok(())
+    }
+
     /// A caller of whom nothing is known. It is never remembered: anyone can make such a token.
     fn delegated(&self, token: BearerToken, digest: TokenDigest) -> Caller {
         let presented = Presented { token, expires_at: None, token_id: digest.fingerprint() };
@@ -134,11 +166,15 @@ impl Verifier {
     /// A failure is charged to its source, unless it is ours.
     fn failed(&self, refusal: &Refusal, digest: TokenDigest, generation: u64, source: IpAddr) {
         let now = self.clock.now();
-        if refusal.reason != Reason::KeysUnavailable {
+        if !matches!(refusal.reason, Reason::KeysUnavailable | Reason::VerifyBudget) {
             self.budget.charge(source, now);
         }
         self.refused.insert(digest, refusal, generation, now.mono);
     }
+}
+
+fn over_budget(cause: &str) -> Refusal {
+    Refusal::new(Reason::VerifyBudget, cause).retry_after(RETRY_AFTER)
 }
 
 /// Step 15: a token is remembered for longer than it is good.
@@ -191,8 +227,7 @@ mod tests {
         }
 
         async fn verify_from(&self, token: &str, source: u32) -> Result<Arc<Caller>, Refusal> {
-            let deadline = self.clock.now().mono + Duration::from_millis(900);
-            self.verifier.verify(token.as_bytes(), IpAddr::V4(Ipv4Addr::from(source)), deadline).await
+            self.verifier.verify(RawToken::new(token.as_bytes()), IpAddr::V4(Ipv4Addr::from(source)), self.clock.now()).await
         }
 
         async fn reason(&self, token: &str) -> Option<Reason> {
@@ -348,16 +383,32 @@ mod tests {
         let token = rsa_other().token("unknown", &json!({}));
         let caller = bench.verify(&token).await.unwrap();
         assert_eq!(**caller.subject(), Subject::Delegated(TokenDigest::of(token.as_bytes())));
-        assert_eq!((&**caller.audience(), caller.presented().expires_at), (DELEGATED_AUDIENCE, None));
+        assert_eq!((&**caller.audience(), caller.presented().expires_at), (POD_IDENTITY_AUDIENCE, None));
         assert!(!Arc::ptr_eq(&caller, &bench.verify(&token).await.unwrap()), "and remembers nothing");
         assert_eq!(bench.reason(&"A".repeat(100)).await, Some(Reason::TokenMalformed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_that_only_aws_can_tell_are_limited_until_it_has() {
+        let bench = Bench::new(Mode::Delegated, &[rsa().jwk("rsa")]);
+        let good = bench.verify("e30.e30.GGGGGGGGGGGG").await.unwrap();
+        bench.verifier.confirm(&good);
+        let junk: Vec<_> = (100..150).map(|number| format!("e30.e30.AAAAAAAAA{number}")).collect();
+        let mut reasons = Vec::new();
+        for token in &junk {
+            reasons.push(bench.reason(token).await);
+        }
+        assert_eq!(reasons.iter().filter(|reason| reason.is_none()).count(), 9);
+        assert_eq!(reasons.last(), Some(&Some(Reason::VerifyBudget)));
+        assert_eq!(bench.reason("e30.e30.GGGGGGGGGGGG").await, None, "a confirmed one goes on");
+        assert!(bench.verify_from(&junk[40], 2).await.is_ok(), "and so does a neighbour");
     }
 
     #[test]
     fn verifying_is_a_task_of_its_own() {
         fn is_send<T: Send>(_: T) {}
-        let (bench, now) = (Bench::usual_now(), Clock::System.now().mono);
-        is_send(bench.verifier.verify(b"", IpAddr::V4(Ipv4Addr::LOCALHOST), now));
+        let (bench, now) = (Bench::usual_now(), Clock::System.now());
+        is_send(bench.verifier.verify(RawToken::new(b""), IpAddr::V4(Ipv4Addr::LOCALHOST), now));
     }
 
     impl Bench {
@@ -378,7 +429,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
             let outcome = runtime.block_on(async {
                 let bench = Bench::usual();
-                bench.verifier.verify(&token, IpAddr::V4(Ipv4Addr::LOCALHOST), bench.clock.now().mono).await
+                bench.verifier.verify(RawToken::new(&token), IpAddr::V4(Ipv4Addr::LOCALHOST), bench.clock.now()).await
             });
             prop_assert!(outcome.is_err());
         }
