@@ -35,10 +35,10 @@ enum Stage {
     Idle { since: Instant },
     /// A head has begun. No clock is read for one that comes whole.
     Head { since: Option<Instant> },
-    /// The head was complete, the answer is being made.
-    Answering { since: Instant },
+    /// The head was complete, the answer is being made. `early`: bytes of the next head are there already.
+    Answering { since: Instant, early: bool },
     /// The answer is being written.
-    Writing { since: Instant },
+    Writing { since: Instant, early: bool },
 }
 
 /// Why a connection is ended from this side.
@@ -60,7 +60,7 @@ impl Pace {
 
     /// A request's head was complete at `now`.
     pub(super) fn head_complete(&self, now: Instant) {
-        *self.0.lock() = Stage::Answering { since: now };
+        *self.0.lock() = Stage::Answering { since: now, early: false };
     }
 
     /// When the current stage is overdue, and what to call that.
@@ -69,28 +69,30 @@ impl Pace {
         match &mut *stage {
             Stage::Idle { since } => (*since + IDLE_TIMEOUT, Overdue::Idle),
             Stage::Head { since } => (*since.get_or_insert_with(|| clock.now().mono) + HEAD_TIMEOUT, Overdue::Head),
-            Stage::Answering { since } | Stage::Writing { since } => (*since + ANSWER_TIMEOUT, Overdue::Answer),
+            Stage::Answering { since, .. } | Stage::Writing { since, .. } => (*since + ANSWER_TIMEOUT, Overdue::Answer),
         }
     }
 
     fn received(&self) {
         let mut stage = self.0.lock();
-        if let Stage::Idle { .. } = *stage {
-            *stage = Stage::Head { since: None };
+        match &mut *stage {
+            Stage::Idle { .. } => *stage = Stage::Head { since: None },
+            Stage::Answering { early, .. } | Stage::Writing { early, .. } => *early = true,
+            Stage::Head { .. } => (),
         }
     }
 
     fn sent(&self) {
         let mut stage = self.0.lock();
-        if let Stage::Answering { since } = *stage {
-            *stage = Stage::Writing { since };
+        if let Stage::Answering { since, early } = *stage {
+            *stage = Stage::Writing { since, early };
         }
     }
 
     fn flushed(&self) {
         let mut stage = self.0.lock();
-        if let Stage::Writing { since } = *stage {
-            *stage = Stage::Idle { since };
+        if let Stage::Writing { since, early } = *stage {
+            *stage = if early { Stage::Head { since: None } } else { Stage::Idle { since } };
         }
     }
 }
@@ -178,5 +180,18 @@ mod tests {
         pace.sent();
         pace.flushed();
         assert_eq!(pace.due(&clock), (complete + IDLE_TIMEOUT, Overdue::Idle));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_begins_during_an_answer_has_its_ten_seconds_from_then_on() {
+        let clock = Clock::System;
+        let start = clock.now().mono;
+        let pace = Pace::new(start);
+        pace.received();
+        pace.head_complete(start);
+        pace.received();
+        pace.sent();
+        pace.flushed();
+        assert_eq!(pace.due(&clock), (start + HEAD_TIMEOUT, Overdue::Head));
     }
 }
