@@ -104,6 +104,19 @@ fn the_node_name_comes_from_the_flag_or_kubernetes() {
 }
 
 #[test]
+fn rates_have_bounds() {
+    for flag in ["pod-rate", "max-service-qps"] {
+        for rate in ["0", "-1", "0.009", "1e-20", "1000001", "inf", "nan", "ten"] {
+            let faults = check(&format!("-c demo --{flag}={rate}"), &[]).unwrap_err();
+            assert!(faults.len() == 1 && faults[0].starts_with(&format!("--{flag}: ")), "{faults:?}");
+        }
+        for rate in ["0.01", "0.4", "1000000"] {
+            assert!(check(&format!("-c demo --{flag}={rate}"), &[]).is_ok(), "{rate}");
+        }
+    }
+}
+
+#[test]
 fn metrics_can_be_switched_off() {
     assert_eq!(check("-c demo --metrics-port 0", &[]).unwrap().admin.metrics, None);
 }
