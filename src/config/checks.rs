@@ -11,6 +11,7 @@ use tracing::level_filters::LevelFilter;
 use url::Url;
 
 use crate::domain::policy::POD_IDENTITY_AUDIENCE;
+use crate::egress::fetch::is_private;
 use crate::observe::logging::Format;
 use crate::token::{IssuerConfig, KeySource, Mode};
 
@@ -220,15 +221,4 @@ impl Checks {
 /// An IPv6 address without its brackets.
 fn bare(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
-}
-
-/// Whether keys from there can't be changed on the way.
-fn is_private(url: &Url) -> bool {
-    let loopback = match url.host() {
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    url.has_host() && (url.scheme() == "https" || (url.scheme() == "http" && loopback))
 }

@@ -104,6 +104,12 @@ fn the_node_name_comes_from_the_flag_or_kubernetes() {
 }
 
 #[test]
+fn keys_are_private_by_the_rule_that_fetches_them() {
+    assert!(check("-c demo --issuer a=http://[::ffff:127.0.0.1]/keys", &[]).is_ok());
+    assert!(check("-c demo --issuer a=http://192.0.2.1/keys", &[]).is_err());
+}
+
+#[test]
 fn rates_have_bounds() {
     for flag in ["pod-rate", "max-service-qps"] {
         for rate in ["0", "-1", "0.009", "1e-20", "1000001", "inf", "nan", "ten"] {

@@ -6,7 +6,7 @@ use url::Url;
 
 use crate::base::secret::Secret;
 use crate::egress::fake::{Answer, Authority, Fake, https};
-use crate::egress::fetch::{FetchError, Fetched, Get, Trust};
+use crate::egress::fetch::{FetchError, Fetched, Get, Trust, is_private};
 use crate::egress::https::Https;
 
 const LIMIT_BYTES: usize = 256 * 1024;
@@ -82,6 +82,19 @@ async fn a_connection_that_breaks_is_an_error() {
     let half = Answer::Bytes(b"HTTP/1.1 200 x\r\ncontent-length: 9\r\n\r\n{".into());
     for answer in [half, Answer::Reset, Answer::Bytes(b"SSH-2.0\r\n".into())] {
         assert!(matches!(fetch(answer.clone()).await, Err(FetchError::Transport(_))), "{answer:?}");
+    }
+}
+
+#[test]
+fn private_is_https_or_loopback_in_any_spelling() {
+    let private = |url: &str| is_private(&url.parse().unwrap());
+    for url in ["https://a.example/", "http://127.9.9.9/", "http://[::1]:8/", "http://[::ffff:127.0.0.1]/", "http://localhost/k"]
+    {
+        assert!(private(url), "{url}");
+    }
+    for url in ["http://a.example/", "http://169.254.169.254/", "http://localhost.example/", "file:///etc/passwd", "ftp://[::1]/"]
+    {
+        assert!(!private(url), "{url}");
     }
 }
 

@@ -11,12 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
-use url::{Host, Url};
+use url::Url;
 
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
-use crate::egress::fetch::{FetchError, Fetched, Get, Trust};
+use crate::egress::fetch::{FetchError, Fetched, Get, Trust, is_private};
 use crate::egress::https::Https;
 use crate::observe::metrics::{CallResult, Metrics, Operation};
 use crate::token::config::{ApiServer, KeySource};
@@ -183,25 +183,14 @@ impl Discovery {
         if self.issuer != issuer {
             return Err(SourceError::OtherIssuer(url.clone()));
         }
-        let keys_url = Url::parse(&self.jwks_uri).ok().filter(is_allowed);
+        let keys_url = Url::parse(&self.jwks_uri).ok().filter(is_private);
         keys_url.ok_or_else(|| SourceError::KeysUrl(url.clone()))
     }
 }
 
-/// https, or http that never leaves this host.
-fn is_allowed(url: &Url) -> bool {
-    let on_loopback = match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    url.scheme() == "https" || (url.scheme() == "http" && on_loopback)
-}
-
 fn discovery_url(issuer: &str) -> Option<Url> {
     let url = under(&Url::parse(issuer).ok()?, DISCOVERY_PATH);
-    is_allowed(&url).then_some(url)
+    is_private(&url).then_some(url)
 }
 
 /// `path` below `base`, with or without a slash between them.
