@@ -13,12 +13,11 @@ use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use url::Url;
 
-use crate::base::clock::Clock;
 use crate::base::secret::Secret;
-use crate::base::tasks::Tasks;
 use crate::egress::fetch::{FetchError, Fetched, Get, Trust, is_private};
 use crate::egress::https::Https;
-use crate::observe::metrics::{CallResult, Metrics, Operation};
+use crate::observe::Context;
+use crate::observe::metrics::{CallResult, Operation};
 use crate::token::config::{ApiServer, KeySource};
 use crate::token::jwks::{self, JwksError, Key};
 
@@ -66,28 +65,16 @@ struct Discovery {
     jwks_uri: String,
 }
 
-/// What fetching in the background needs.
-#[derive(Debug, Clone)]
-pub struct Means {
-    /// The way out.
-    pub http: Https,
-    /// Where fetches are counted.
-    pub metrics: Arc<Metrics>,
-    /// What runs the pollers.
-    pub tasks: Tasks,
-}
-
 /// Loads keys.
 #[derive(Debug)]
 pub(super) struct Fetcher {
     http: Https,
-    metrics: Arc<Metrics>,
-    clock: Clock,
+    context: Context,
 }
 
 impl Fetcher {
-    pub(super) fn new(means: &Means, clock: &Clock) -> Self {
-        Self { http: means.http.clone(), metrics: Arc::clone(&means.metrics), clock: clock.clone() }
+    pub(super) fn new(http: Https, context: &Context) -> Self {
+        Self { http, context: context.clone() }
     }
 
     /// Asks one source of `issuer`.
@@ -132,11 +119,11 @@ impl Fetcher {
     }
 
     async fn counted(&self, get: Get<'_>) -> Result<Fetched, SourceError> {
-        let (url, begun) = (get.url.clone(), self.clock.now().mono);
+        let (url, begun) = (get.url.clone(), self.context.clock.now().mono);
         let outcome = self.http.get(get).await;
         let result = outcome.as_ref().map_or_else(result_of, |_| CallResult::Ok);
-        let took = self.clock.now().mono.saturating_duration_since(begun);
-        self.metrics.upstream.finished(Operation::Jwks, result, took);
+        let took = self.context.clock.now().mono.saturating_duration_since(begun);
+        self.context.metrics.upstream.finished(Operation::Jwks, result, took);
         outcome.map_err(|error| SourceError::Fetch(url, error))
     }
 }
