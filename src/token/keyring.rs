@@ -73,8 +73,7 @@ impl Keyring {
     /// Begins to poll the sources of the configured issuers, or to search for the issuer when there is none.
     pub(super) fn start(&self, config: &Config, http: Https) {
         let fetcher = Arc::new(Fetcher::new(http, &self.shared.context));
-        let issuers = if config.mode == Mode::Delegated { &[] } else { config.issuers.as_slice() };
-        let polls: Vec<Poll> = issuers.iter().flat_map(|issuer| self.add(issuer)).collect();
+        let polls: Vec<Poll> = config.accepted().iter().flat_map(|issuer| self.add(issuer)).collect();
         let server = config.api_server.as_ref().filter(|_| config.mode != Mode::Delegated && config.issuers.is_empty());
         let search = server.map(|server| (self.search(KeySource::ApiServer(Arc::clone(server)).label("")), server));
         self.update(|keys, _| keys.decide());

@@ -83,10 +83,7 @@ impl Fetcher {
             KeySource::Discovery => self.load_discovered(issuer).await,
             KeySource::Url(url) => loaded(url, self.get(url).await?),
             KeySource::File(path) => load_file(path).await,
-            KeySource::ApiServer(server) => {
-                let url = under(&server.url, API_SERVER_KEYS_PATH);
-                loaded(&url, self.get_from(server, &url).await?)
-            }
+            KeySource::ApiServer(server) => self.load_from(server, issuer).await,
         }
     }
 
@@ -95,6 +92,15 @@ impl Fetcher {
         let url = under(&server.url, DISCOVERY_PATH);
         let document = self.get_from(server, &url).await?;
         Ok(Discovery::parse(&url, &document.body)?.issuer.into())
+    }
+
+    /// The API server is asked for whose keys it has each time: those of another issuer must never pass for this one's.
+    async fn load_from(&self, server: &ApiServer, issuer: &str) -> Result<Loaded, SourceError> {
+        if *self.issuer_of(server).await? != *issuer {
+            return Err(SourceError::OtherIssuer(under(&server.url, DISCOVERY_PATH)));
+        }
+        let url = under(&server.url, API_SERVER_KEYS_PATH);
+        loaded(&url, self.get_from(server, &url).await?)
     }
 
     async fn load_discovered(&self, issuer: &str) -> Result<Loaded, SourceError> {
