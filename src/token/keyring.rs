@@ -90,7 +90,7 @@ impl Keyring {
     pub fn add_fixed(&self, issuer: Arc<str>, document: &[u8]) -> Result<(), String> {
         let keys = jwks::parse(document).map_err(|error| error.to_string())?;
         self.update(|all, now| {
-            let id = all.add(Some(issuer), "fixed".to_owned());
+            let id = all.add(Some(issuer), "fixed".to_owned(), now.mono);
             all.succeeded(id, keys, now.mono);
         });
         Ok(())
@@ -98,7 +98,7 @@ impl Keyring {
 
     /// Announces a search for an issuer; `label` says where, for status and logs.
     fn search(&self, label: String) -> Search {
-        let id = self.update(|keys, _| keys.add(None, label));
+        let id = self.update(|keys, now| keys.add(None, label, now.mono));
         Search { keyring: self.clone(), id }
     }
 
@@ -127,12 +127,12 @@ impl Keyring {
         if self.keys().knows(kid) {
             return Ok(());
         }
-        let now = self.shared.context.clock.now();
-        self.shared.keys.send_if_modified(|keys| keys.ask_again(now.mono));
+        let now = || self.shared.context.clock.now().mono;
+        self.shared.keys.send_if_modified(|keys| keys.ask_again(now()));
         let mut watcher = self.shared.keys.subscribe();
-        let settled = timeout_at(deadline, watcher.wait_for(|keys| keys.knows(kid) || keys.settled())).await.is_ok();
+        let settled = timeout_at(deadline, watcher.wait_for(|keys| keys.knows(kid) || keys.settled(now()))).await.is_ok();
         let keys = self.keys();
-        match (keys.knows(kid), settled && keys.complete(self.shared.context.clock.now().mono)) {
+        match (keys.knows(kid), settled && keys.complete(now())) {
             (true, _) => Ok(()),
             (false, true) => Err(Refusal::new(Reason::UnknownKid, "no issuer has published the key that the header names")),
             (false, false) => Err(unavailable("the key is not known and the key sets are not current")),
@@ -143,7 +143,7 @@ impl Keyring {
     fn add(&self, issuer: &IssuerConfig) -> Vec<Poll> {
         let add = |source: &KeySource| {
             let (name, label) = (Arc::clone(&issuer.issuer), source.label(&issuer.issuer));
-            let id = self.update(|keys, _| keys.add(Some(name), label));
+            let id = self.update(|keys, now| keys.add(Some(name), label, now.mono));
             Poll { id, issuer: Arc::clone(&issuer.issuer), source: source.clone() }
         };
         issuer.sources.iter().map(add).collect()
@@ -259,7 +259,7 @@ impl Search {
         let Some((first, others)) = issuer.sources.split_first() else { return self.failed("the issuer has no key source") };
         let name = &issuer.issuer;
         tracing::info!(issuer = &**name, "the issuer has been found");
-        self.keyring.update(|keys, _| keys.found(self.id, Arc::clone(name), first.label(name)));
+        self.keyring.update(|keys, now| keys.found(self.id, Arc::clone(name), first.label(name), now.mono));
         let first = Poll { id: self.id, issuer: Arc::clone(name), source: first.clone() };
         let others = self.keyring.add(&IssuerConfig { issuer: Arc::clone(name), sources: others.to_vec() });
         std::iter::once(first).chain(others).for_each(|poll| self.keyring.spawn(poll, fetcher));

@@ -19,7 +19,7 @@ impl Bench {
     fn new(mode: Mode, answer: Option<Vec<u8>>) -> Self {
         let context = Context::new(Clock::simulated(UNIX_EPOCH));
         let keyring = Keyring::new(mode, &context);
-        let id = keyring.update(|keys, _| keys.add(Some("A".into()), "test".to_owned()));
+        let id = keyring.update(|keys, now| keys.add(Some("A".into()), "test".to_owned(), now.mono));
         keyring.update(|keys, _| keys.ask(id));
         let (fetches, answer) = (Arc::default(), watch::Sender::new(answer));
         let bench = Self { keyring, context, fetches, answer };
@@ -112,6 +112,23 @@ async fn ten_thousand_forged_kids_cost_one_fetch() {
     after(29).await;
     assert_eq!(bench.find("forged").await, Some(Reason::UnknownKid));
     assert_eq!(bench.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_never_answers_makes_nobody_wait() {
+    let bench = Bench::new(Mode::Local, one("a"));
+    let hole = bench.keyring.update(|keys, now| {
+        let id = keys.add(Some("B".into()), "hole".to_owned(), now.mono);
+        keys.ask(id);
+        id
+    });
+    let keyring = bench.keyring.clone();
+    tokio::spawn(async move { keyring.poll(hole, std::future::pending).await });
+    assert_eq!(bench.find("forged").await, Some(Reason::KeysUnavailable), "its first attempt may still end");
+    after(40).await;
+    let start = bench.context.clock.now().mono;
+    assert_eq!(bench.find("forged").await, Some(Reason::UnknownKid));
+    assert!(bench.context.clock.now().mono - start < Duration::from_millis(50), "one refetch of what holds keys");
 }
 
 #[tokio::test(start_paused = true)]
