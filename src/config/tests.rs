@@ -81,6 +81,20 @@ fn a_loop_to_itself_is_refused() {
 }
 
 #[test]
+fn what_the_environment_gets_wrong_is_told_with_the_flags_faults() {
+    let environment = [
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials"),
+        ("AWS_CA_BUNDLE", "/nowhere/ca.pem"),
+        ("HTTPS_PROXY", "socks5://h:1"),
+    ];
+    let faults = check("--verbosity loud", &environment).unwrap_err();
+    for name in ["AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CA_BUNDLE", "HTTPS_PROXY", "--cluster-name", "--verbosity"] {
+        assert!(faults.iter().any(|fault| fault.contains(name)), "{name} in {faults:#?}");
+    }
+    assert_eq!(faults.len(), 5, "{faults:#?}");
+}
+
+#[test]
 fn zero_switches_caching_off_with_a_warning() {
     assert_eq!(check("-c demo --max-cache-size 0", &[]).unwrap().warnings.len(), 1);
     let config = check("-c demo --max-credential-retention-before-renewal 0", &[]).unwrap();
