@@ -142,7 +142,10 @@ where
             listener = bind(address, &part) => listener,
             () = tasks.shutting_down() => return,
         };
-        serve(listener, tasks, answer).await;
+        match listener {
+            Some(listener) => serve(listener, tasks, answer).await,
+            None => tasks.shutting_down().await,
+        }
     });
 }
 
