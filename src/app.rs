@@ -28,6 +28,11 @@ use crate::token::Verifier;
 /// How long a stopping agent finishes what is in flight. An answer takes 900 ms at most; the kubelet waits 30 s by default.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// What one source address may hold however few connections there are: an SDK in each of a pod's processes.
+const LEAST_PER_SOURCE: usize = 16;
+/// Fewer connections than this are too few for a node.
+const FEW_CONNECTIONS: usize = 64;
+
 /// A running agent.
 #[derive(Debug)]
 pub struct App {
@@ -42,7 +47,7 @@ impl App {
     /// When a start with the same configuration would fail again.
     pub fn start(config: Config, aws: Aws, context: Context) -> Result<Self, FrontError> {
         hardening::keep_memory_private();
-        let front = Front::bind(within_descriptors(config.front), context.clone())?;
+        let front = Front::bind(within(config.front, hardening::connections_allowed()), context.clone())?;
         let probes = Probes {
             readiness: context.readiness.clone(),
             tasks: context.tasks.clone(),
@@ -97,9 +102,17 @@ fn warm_up(aws: &Arc<Aws>, context: &Context) {
     });
 }
 
-fn within_descriptors(config: front::Config) -> front::Config {
-    let max_connections = config.max_connections.min(hardening::connections_allowed());
-    front::Config { max_connections, ..config }
+/// No more connections than are `allowed`, and one source never more than an eighth of those: it must not shut the others out.
+fn within(config: front::Config, allowed: usize) -> front::Config {
+    let max_connections = config.max_connections.min(allowed);
+    let max_connections_per_source = config.max_connections_per_source.min((max_connections / 8).max(LEAST_PER_SOURCE));
+    if max_connections < FEW_CONNECTIONS {
+        tracing::warn!(
+            max_connections,
+            "the limit of descriptors (ulimit -n) leaves few connections for this node's pods: raise it"
+        );
+    }
+    front::Config { max_connections, max_connections_per_source, ..config }
 }
 
 fn serve_operators(config: &admin::Config, sources: status::Sources, context: &Context) {
@@ -129,7 +142,10 @@ where
             listener = bind(address, &part) => listener,
             () = tasks.shutting_down() => return,
         };
-        serve(listener, tasks, answer).await;
+        match listener {
+            Some(listener) => serve(listener, tasks, answer).await,
+            None => tasks.shutting_down().await,
+        }
     });
 }
 
@@ -146,6 +162,20 @@ fn serve_status(config: &admin::Config, sources: status::Sources, context: &Cont
             let run_dir = config.run_dir.display();
             tracing::warn!(%run_dir, %error, "no status socket: the run directory can't be used");
             context.readiness.advisory("status").pending(format!("{run_dir}: {error}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_source_has_an_eighth_of_what_descriptors_allow() {
+        let config = front::Config { hosts: Vec::new(), port: 80, max_connections: 8_192, max_connections_per_source: 1_024 };
+        for (allowed, total, per_source) in [(1_000_000, 8_192, 1_024), (896, 896, 112), (64, 64, 16), (0, 0, 16)] {
+            let config = within(config.clone(), allowed);
+            assert_eq!((config.max_connections, config.max_connections_per_source), (total, per_source), "{allowed}");
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,14 +15,20 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::errno::Errno;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::net::Listener;
 
 use crate::base::readiness::Part;
 use crate::base::tasks::Tasks;
 
 /// A request's head must be complete so soon, and an idle connection ends after as long.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// After shutdown a request under way is answered within this, or not at all.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
+/// Open connections of one server. Operators need a few; whoever reaches the port must not take the descriptors of pods.
+const MAX_CONNECTIONS: usize = 32;
 /// Between tries to bind a port that is taken, and after an accept that failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -50,37 +58,58 @@ impl Answer {
     }
 }
 
-/// Binds `address`, trying again for as long as it is taken, and meanwhile says so through `part`.
-pub async fn bind(address: SocketAddr, part: &Part) -> TcpListener {
+/// Binds `address`, trying again for as long as that fails, and says why through `part` and the log whenever the reason changes.
+/// `None` for IPv6 loopback on a node without IPv6.
+pub async fn bind(address: SocketAddr, part: &Part) -> Option<TcpListener> {
+    let mut told = None;
     loop {
-        match TcpListener::bind(address).await {
+        let error = match TcpListener::bind(address).await {
             Ok(listener) => {
                 part.ready();
-                return listener;
+                return Some(listener);
             }
-            Err(error) => {
-                tracing::warn!(%address, %error, "can't listen; trying again");
-                part.pending(format!("can't listen on {address}: {error}"));
-            }
+            Err(error) => error,
+        };
+        if is_without_ipv6(address, &error) {
+            tracing::debug!(%address, %error, "this node has no IPv6: nobody can ask there");
+            return None;
+        }
+        if told.replace(error.kind()) != Some(error.kind()) {
+            tracing::warn!(%address, %error, "can't listen; trying again each second");
+            part.pending(format!("can't listen on {address}: {error}"));
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Answers requests on `listener` until shutdown; `answer` sees the path.
+fn is_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
+    let absent = matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT));
+    absent && address.ip() == Ipv6Addr::LOCALHOST
+}
+
+/// Answers requests on `listener` until shutdown; `answer` sees the path. A connection beyond [`MAX_CONNECTIONS`] is closed.
 pub async fn serve<L, A, F>(mut listener: L, tasks: Tasks, answer: A)
 where
     L: Listener<Io: Send + Unpin + 'static>,
     A: Fn(String) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
 {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
             () = tasks.shutting_down() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => drop(tasks.spawn(connection(stream, tasks.clone(), answer.clone()))),
+            Ok((stream, _)) => {
+                if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
+                    let connection = connection(stream, tasks.clone(), answer.clone());
+                    tasks.spawn(async move {
+                        connection.await;
+                        drop(slot);
+                    });
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 tokio::time::sleep(PAUSE).await;
@@ -114,7 +143,7 @@ where
         ended = &mut connection => ended,
         () = tasks.shutting_down() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::time::timeout(LAST_ANSWER, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {
@@ -127,4 +156,82 @@ fn response(answer: Answer) -> Response<Full<Bytes>> {
     *response.status_mut() = answer.status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::base::readiness::Readiness;
+
+    async fn server() -> (SocketAddr, Tasks) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, tasks) = (listener.local_addr().unwrap(), Tasks::default());
+        let answer = |_| std::future::ready(Answer { status: StatusCode::OK, ..Answer::not_found() });
+        tasks.spawn(serve(listener, tasks.clone(), answer));
+        (address, tasks)
+    }
+
+    /// The first bytes of an answer; none when the connection is closed.
+    async fn ask(stream: &mut TcpStream) -> String {
+        let mut start = vec![0; 12];
+        let sent = stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let read = if sent.is_ok() { stream.read(&mut start).await.unwrap_or(0) } else { 0 };
+        String::from_utf8(start[..read].to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_bound_are_closed_and_those_within_are_answered() {
+        let (address, _tasks) = server().await;
+        let mut held = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            assert_eq!(ask(&mut stream).await, "HTTP/1.1 200");
+            held.push(stream);
+        }
+        assert_eq!(ask(&mut TcpStream::connect(address).await.unwrap()).await, "");
+        drop(held);
+        while ask(&mut TcpStream::connect(address).await.unwrap()).await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn half_a_head_does_not_hold_the_drain() {
+        let (address, tasks) = server().await;
+        let mut half = TcpStream::connect(address).await.unwrap();
+        half.write_all(b"GET /metrics HTTP/1.1\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        tasks.shutdown();
+        tokio::time::timeout(LAST_ANSWER * 2, tasks.drained()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_told_once_and_served_when_free() {
+        let holder = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, readiness) = (holder.local_addr().unwrap(), Readiness::default());
+        let part = readiness.advisory("probes");
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let writer = Arc::new(log.reopen().unwrap());
+        let _logged = tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(writer).finish());
+        tokio::time::pause();
+        let patient = tokio::time::timeout(PAUSE * 3, bind(address, &part)).await;
+        assert!(patient.is_err() && readiness.advice()["probes"].contains(&address.to_string()));
+        let lines = std::fs::read_to_string(log.path()).unwrap();
+        assert_eq!(lines.lines().count(), 1, "{lines}");
+        drop(holder);
+        assert!(bind(address, &part).await.is_some());
+        assert!(readiness.advice().is_empty());
+    }
+
+    #[test]
+    fn only_ipv6_loopback_may_be_missing() {
+        let [ipv6, ipv4] = ["[::1]:1", "127.0.0.1:1"].map(|address| address.parse().unwrap());
+        for errno in [Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT] {
+            assert!(is_without_ipv6(ipv6, &errno.into()) && !is_without_ipv6(ipv4, &errno.into()));
+        }
+        assert!(!is_without_ipv6(ipv6, &Errno::EADDRINUSE.into()));
+    }
 }

@@ -17,6 +17,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::admin::http::Answer;
 use crate::base::readiness::Readiness;
@@ -71,11 +72,7 @@ impl Probes {
         if self.tasks.is_shutting_down() {
             pending.insert("shutdown".into(), "the process is on its way out".into());
         }
-        for address in self.listeners.addresses() {
-            if let Err(reason) = self.reaches_itself(address).await {
-                pending.insert(format!("self-probe {address}"), reason);
-            }
-        }
+        pending.extend(self.unreached().await);
         Ready { ready: pending.is_empty(), pending, advice: self.readiness.advice() }
     }
 
@@ -83,6 +80,17 @@ impl Probes {
         let ended = self.tasks.ended();
         let status = if ended.is_empty() { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
         Answer::json(status, &serde_json::json!({ "healthy": ended.is_empty(), "ended": ended }))
+    }
+
+    /// Asks all addresses at the same time: together they have as long as one.
+    async fn unreached(&self) -> Vec<(String, String)> {
+        let mut attempts = JoinSet::new();
+        for address in self.listeners.addresses() {
+            let probes = self.clone();
+            attempts.spawn(async move { (format!("self-probe {address}"), probes.reaches_itself(address).await) });
+        }
+        let outcomes = attempts.join_all().await.into_iter();
+        outcomes.filter_map(|(probe, outcome)| Some((probe, outcome.err()?))).collect()
     }
 
     async fn reaches_itself(&self, address: SocketAddr) -> Result<(), String> {
@@ -120,5 +128,37 @@ async fn status_of(address: SocketAddr, path: &str) -> Result<StatusCode, Unreac
             ended?;
             Err(Unreached::Closed)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::base::clock::Clock;
+    use crate::front::listener::ListenerStatus;
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_that_hang_cost_the_time_of_one() {
+        let mut silent = Vec::new();
+        for _ in 0..3 {
+            silent.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        }
+        let state = |listener: &TcpListener| {
+            let address = listener.local_addr().unwrap();
+            Arc::new(Mutex::new(ListenerStatus { address, listening: true, detail: String::new() }))
+        };
+        let probes = Probes {
+            readiness: Readiness::default(),
+            tasks: Tasks::default(),
+            listeners: silent.iter().map(state).collect(),
+            nonces: Arc::new(Nonces::new(Clock::System)),
+        };
+        let start = Clock::System.now().mono;
+        let ready = probes.ready().await;
+        assert!(!ready.ready && ready.pending.len() == 3, "{ready:?}");
+        assert!(Clock::System.now().mono - start < SELF_PROBE * 2);
     }
 }

@@ -1,6 +1,11 @@
 //! A token bucket, as a pure function of time: the one form of rate limit in credlet.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
+
+/// The longest wait that [`Bucket::next`] tells: a rate may be so low that the true one is no time at all.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// A rate and a burst, and what is left of them.
 #[derive(Debug, Clone)]
@@ -12,9 +17,10 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A full bucket.
+    /// A full bucket. A burst below one would let nothing through at any rate, so it is one at least.
     #[must_use]
     pub fn new(per_second: f64, burst: f64, now: Instant) -> Self {
+        let burst = burst.max(1.0);
         Self { per_second, burst, tokens: burst, filled_at: now }
     }
 
@@ -33,11 +39,12 @@ impl Bucket {
         self.tokens >= 1.0
     }
 
-    /// When the next token will be there; `now` if one is.
+    /// When the next token will be there, or to look again; `now` if one is.
     pub fn next(&mut self, now: Instant) -> Instant {
         self.fill(now);
         let missing = (1.0 - self.tokens).max(0.0);
-        now + std::time::Duration::from_secs_f64(missing / self.per_second)
+        let wait = Duration::try_from_secs_f64(missing / self.per_second.max(f64::MIN_POSITIVE));
+        now + wait.map_or(LONGEST_WAIT, |wait| wait.min(LONGEST_WAIT))
     }
 
     /// Whether nothing has been taken of late, so that forgetting it changes nothing.
@@ -67,8 +74,6 @@ impl Bucket {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::base::clock::Clock;
 
@@ -82,6 +87,26 @@ mod tests {
         assert!(bucket.take(start + Duration::from_millis(501)));
         assert!(!bucket.is_full(start + Duration::from_secs(1)));
         assert!(bucket.is_full(start + Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn a_slow_rate_lets_one_through_at_a_time() {
+        let start = Clock::System.now().mono;
+        let mut bucket = Bucket::new(0.1, 0.2, start);
+        assert!(bucket.take(start) && !bucket.take(start));
+        assert!(!bucket.take(start + Duration::from_millis(9_999)));
+        assert!(bucket.take(start + Duration::from_millis(10_001)));
+    }
+
+    #[test]
+    fn no_rate_is_too_low_to_tell_when_to_look_again() {
+        let start = Clock::System.now().mono;
+        for rate in [0.0, 1e-20, f64::MIN_POSITIVE] {
+            let mut bucket = Bucket::new(rate, 1.0, start);
+            assert_eq!(bucket.next(start), start);
+            assert!(bucket.take(start));
+            assert_eq!(bucket.next(start), start + LONGEST_WAIT, "{rate}");
+        }
     }
 
     #[test]

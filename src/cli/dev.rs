@@ -11,7 +11,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
-use clap::{Args, Parser};
+use clap::{Args, Command, CommandFactory, FromArgMatches, Parser};
 use tracing::level_filters::LevelFilter;
 
 use crate::app::App;
@@ -117,8 +117,13 @@ fn config(flags: &DevFlags, cloud: &Cloud, folder: &Path) -> anyhow::Result<Conf
         "--run-dir",
         &run_dir,
     ];
-    let server = Server::try_parse_from(line)?;
+    let server = Server::from_arg_matches(&command().try_get_matches_from(line)?)?;
     Ok(Config::of_server(&server.flags, &|_| None)?)
+}
+
+/// It obeys no variable: a `CREDLET_…` of the shell is meant for another agent.
+fn command() -> Command {
+    Server::command().mut_args(|flag| flag.env(None))
 }
 
 /// What to type in another shell.
@@ -146,4 +151,15 @@ unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_PROFILE AWS_
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
     if (0.0..=1.0).contains(&share) { Ok(share) } else { Err(format!("{text} is not between 0 and 1")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_variable_of_the_shell_is_obeyed() {
+        assert!(command().get_arguments().count() > 10);
+        assert!(command().get_arguments().all(|flag| flag.get_env().is_none()));
+    }
 }

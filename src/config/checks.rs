@@ -1,6 +1,7 @@
 //! Each flag's meaning. A check that fails notes the fault and goes on, so that the next one is told too.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,8 +11,12 @@ use tracing::level_filters::LevelFilter;
 use url::Url;
 
 use crate::domain::policy::POD_IDENTITY_AUDIENCE;
+use crate::egress::fetch::is_private;
 use crate::observe::logging::Format;
 use crate::token::{IssuerConfig, KeySource, Mode};
+
+/// Rates a second that make sense: less than one in 100 s serves nobody, and no node does more than the most.
+const RATES: RangeInclusive<f64> = 0.01..=1e6;
 
 /// The faults found so far.
 #[derive(Debug, Default)]
@@ -44,12 +49,12 @@ impl Checks {
         self.parse(flag, text, "a port (0 to 65535)")
     }
 
-    /// A rate of calls or requests a second.
+    /// A rate of calls or requests a second, within [`RATES`].
     pub(super) fn rate(&mut self, flag: &str, text: &str) -> Option<f64> {
         let rate: f64 = self.parse(flag, text, "a number")?;
-        let fits = rate.is_finite() && rate > 0.0;
+        let fits = RATES.contains(&rate);
         if !fits {
-            self.fault(flag, format!("{text:?} is not a rate above 0"));
+            self.fault(flag, format!("{text:?} is not a rate of {} to {} a second", RATES.start(), RATES.end()));
         }
         fits.then_some(rate)
     }
@@ -216,15 +221,4 @@ impl Checks {
 /// An IPv6 address without its brackets.
 fn bare(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
-}
-
-/// Whether keys from there can't be changed on the way.
-fn is_private(url: &Url) -> bool {
-    let loopback = match url.host() {
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    url.has_host() && (url.scheme() == "https" || (url.scheme() == "http" && loopback))
 }

@@ -83,13 +83,7 @@ impl Config {
     /// Every fault, each naming its flag or variable.
     pub fn of_server(flags: &ServerFlags, variable: Lookup<'_>) -> Result<Self, Faults> {
         let mut checks = Checks::default();
-        let config = server(&mut checks, flags, variable);
-        if let Some(config) = &config
-            && let Err(error) = own_endpoint::refuse(variable, &config.addresses())
-        {
-            checks.faults.push(error.to_string());
-        }
-        match config {
+        match server(&mut checks, flags, variable) {
             Some(config) if checks.faults.is_empty() => Ok(Self { warnings: checks.warnings, ..config }),
             _ => Err(Faults(checks.faults)),
         }
@@ -100,13 +94,17 @@ impl Config {
     /// The addresses of the credentials endpoint, as configured.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.front.hosts.iter().map(|host| SocketAddr::new(*host, self.front.port)).collect()
+        addresses(&self.front)
     }
+}
+
+fn addresses(front: &front::Config) -> Vec<SocketAddr> {
+    front.hosts.iter().map(|host| SocketAddr::new(*host, front.port)).collect()
 }
 
 /// `None` only with a fault noted.
 fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Option<Config> {
-    let front = front(checks, flags);
+    let front = front(checks, flags, variable);
     let admin = admin(checks, flags);
     let cache = cache(checks, flags);
     let token = token(checks, flags, variable, cache.as_ref().map_or(0, |cache| cache.capacity));
@@ -114,7 +112,7 @@ fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opt
     let pod_rate = checks.rate("pod-rate", &flags.pod_rate);
     let service_rate = checks.rate("max-service-qps", &flags.max_service_qps);
     let logging = logging(checks, flags);
-    let https = Https::new(variable).map_err(|error| checks.faults.push(error.to_string())).ok();
+    let https = https(checks, variable);
     Some(Config {
         front: front?,
         admin: admin?,
@@ -129,10 +127,20 @@ fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opt
     })
 }
 
-fn front(checks: &mut Checks, flags: &ServerFlags) -> Option<front::Config> {
+fn front(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Option<front::Config> {
     let hosts = checks.hosts(&flags.bind_hosts);
     let port = checks.port("port", &flags.port)?;
-    Some(front::Config { hosts, port, max_connections: MAX_CONNECTIONS, max_connections_per_source: MAX_CONNECTIONS_PER_SOURCE })
+    let (max_connections, max_connections_per_source) = (MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SOURCE);
+    let config = front::Config { hosts, port, max_connections, max_connections_per_source };
+    if let Err(error) = own_endpoint::refuse(variable, &addresses(&config)) {
+        checks.faults.push(error.to_string());
+    }
+    Some(config)
+}
+
+fn https(checks: &mut Checks, variable: Lookup<'_>) -> Option<Https> {
+    let https = Https::new(variable);
+    https.map_err(|errors| checks.faults.extend(errors.iter().map(ToString::to_string))).ok()
 }
 
 fn admin(checks: &mut Checks, flags: &ServerFlags) -> Option<admin::Config> {

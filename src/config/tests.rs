@@ -81,6 +81,20 @@ fn a_loop_to_itself_is_refused() {
 }
 
 #[test]
+fn what_the_environment_gets_wrong_is_told_with_the_flags_faults() {
+    let environment = [
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials"),
+        ("AWS_CA_BUNDLE", "/nowhere/ca.pem"),
+        ("HTTPS_PROXY", "socks5://h:1"),
+    ];
+    let faults = check("--verbosity loud", &environment).unwrap_err();
+    for name in ["AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CA_BUNDLE", "HTTPS_PROXY", "--cluster-name", "--verbosity"] {
+        assert!(faults.iter().any(|fault| fault.contains(name)), "{name} in {faults:#?}");
+    }
+    assert_eq!(faults.len(), 5, "{faults:#?}");
+}
+
+#[test]
 fn zero_switches_caching_off_with_a_warning() {
     assert_eq!(check("-c demo --max-cache-size 0", &[]).unwrap().warnings.len(), 1);
     let config = check("-c demo --max-credential-retention-before-renewal 0", &[]).unwrap();
@@ -101,6 +115,25 @@ fn the_node_name_comes_from_the_flag_or_kubernetes() {
     let name = |line: &str| check(line, &[("NODE_NAME", "n1")]).unwrap().token.node_name;
     assert_eq!(name("-c demo").as_deref(), Some("n1"));
     assert_eq!(name("-c demo --node-name n2").as_deref(), Some("n2"));
+}
+
+#[test]
+fn keys_are_private_by_the_rule_that_fetches_them() {
+    assert!(check("-c demo --issuer a=http://[::ffff:127.0.0.1]/keys", &[]).is_ok());
+    assert!(check("-c demo --issuer a=http://192.0.2.1/keys", &[]).is_err());
+}
+
+#[test]
+fn rates_have_bounds() {
+    for flag in ["pod-rate", "max-service-qps"] {
+        for rate in ["0", "-1", "0.009", "1e-20", "1000001", "inf", "nan", "ten"] {
+            let faults = check(&format!("-c demo --{flag}={rate}"), &[]).unwrap_err();
+            assert!(faults.len() == 1 && faults[0].starts_with(&format!("--{flag}: ")), "{faults:?}");
+        }
+        for rate in ["0.01", "0.4", "1000000"] {
+            assert!(check(&format!("-c demo --{flag}={rate}"), &[]).is_ok(), "{rate}");
+        }
+    }
 }
 
 #[test]

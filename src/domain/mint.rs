@@ -11,6 +11,9 @@ use crate::domain::credential::Credential;
 use crate::domain::identity::{Presented, Subject};
 use crate::domain::policy::Grant;
 
+/// How long to leave AWS alone when it asks for fewer calls and names no time.
+pub const DEFAULT_REST: Duration = Duration::from_secs(1);
+
 /// What to make, for whom, and how urgently.
 #[derive(Debug, Clone)]
 pub struct Order {
@@ -55,7 +58,7 @@ pub enum Failure {
     /// AWS asks for fewer calls.
     #[error("AWS throttles this node")]
     Throttled {
-        /// How long it asks to be left alone.
+        /// How long it asks to be left alone; [`DEFAULT_REST`] when it does not say.
         retry_after: Option<Duration>,
     },
     /// AWS can't be reached, or fails.

@@ -99,8 +99,9 @@ impl Https {
     }
 }
 
-/// Whether nobody off this node can read or change what is fetched.
-fn is_private(url: &Url) -> bool {
+/// Whether nobody off this node can read or change what is fetched from `url`: https, or http that stays on loopback.
+#[must_use]
+pub fn is_private(url: &Url) -> bool {
     let loopback = match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => IpAddr::V6(address).to_canonical().is_loopback(),

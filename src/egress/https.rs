@@ -41,10 +41,15 @@ impl Https {
     /// `NO_PROXY`, the latter in upper or lower case.
     ///
     /// # Errors
-    /// When the bundle is unreadable or holds no certificate, or the proxy is not an HTTP one.
-    pub fn new(env: Lookup<'_>) -> Result<Self, EgressError> {
-        let trust = trust::context(trust::of_node(env)?);
-        Ok(Self { route: Arc::new(Route { trust, proxy: proxy(env)?, connector: OnceLock::new() }) })
+    /// When the bundle is unreadable or holds no certificate, and when the proxy is not an HTTP one: both, if so.
+    pub fn new(env: Lookup<'_>) -> Result<Self, Vec<EgressError>> {
+        match (trust::of_node(env), proxy(env)) {
+            (Ok(store), Ok(proxy)) => {
+                let trust = trust::context(store);
+                Ok(Self { route: Arc::new(Route { trust, proxy, connector: OnceLock::new() }) })
+            }
+            (store, proxy) => Err(store.err().into_iter().chain(proxy.err()).collect()),
+        }
     }
 
     /// The same way for clients of the AWS SDK.

@@ -6,7 +6,7 @@ use url::Url;
 
 use crate::base::secret::Secret;
 use crate::egress::fake::{Answer, Authority, Fake, https};
-use crate::egress::fetch::{FetchError, Fetched, Get, Trust};
+use crate::egress::fetch::{FetchError, Fetched, Get, Trust, is_private};
 use crate::egress::https::Https;
 
 const LIMIT_BYTES: usize = 256 * 1024;
@@ -27,9 +27,9 @@ async fn fetch(answer: Answer) -> Result<Fetched, FetchError> {
     https(&[]).get(get(&url("http", &fake), Trust::Node)).await
 }
 
-fn error_of(variables: &[(&str, &str)]) -> String {
+fn errors_of(variables: &[(&str, &str)]) -> Vec<String> {
     let env = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-    Https::new(&env).unwrap_err().to_string()
+    Https::new(&env).unwrap_err().iter().map(ToString::to_string).collect()
 }
 
 #[tokio::test]
@@ -85,6 +85,19 @@ async fn a_connection_that_breaks_is_an_error() {
     }
 }
 
+#[test]
+fn private_is_https_or_loopback_in_any_spelling() {
+    let private = |url: &str| is_private(&url.parse().unwrap());
+    for url in ["https://a.example/", "http://127.9.9.9/", "http://[::1]:8/", "http://[::ffff:127.0.0.1]/", "http://localhost/k"]
+    {
+        assert!(private(url), "{url}");
+    }
+    for url in ["http://a.example/", "http://169.254.169.254/", "http://localhost.example/", "file:///etc/passwd", "ftp://[::1]/"]
+    {
+        assert!(!private(url), "{url}");
+    }
+}
+
 #[tokio::test]
 async fn plain_http_goes_to_loopback_only() {
     for insecure in
@@ -115,10 +128,16 @@ async fn a_bundle_adds_roots_and_only_names_all() {
 
 #[test]
 fn a_bundle_that_is_no_use_is_an_error_that_names_the_file() {
-    assert!(error_of(&[("AWS_CA_BUNDLE", "/nowhere/ca.pem")]).contains("/nowhere/ca.pem"));
+    assert!(errors_of(&[("AWS_CA_BUNDLE", "/nowhere/ca.pem")])[0].contains("/nowhere/ca.pem"));
     let empty = tempfile::NamedTempFile::new().unwrap();
     let path = empty.path().to_str().unwrap();
-    assert!(error_of(&[("AWS_CA_BUNDLE", path)]).contains(path));
+    assert!(errors_of(&[("AWS_CA_BUNDLE", path)])[0].contains(path));
+}
+
+#[test]
+fn bundle_and_proxy_are_told_together() {
+    let errors = errors_of(&[("AWS_CA_BUNDLE", "/nowhere/ca.pem"), ("HTTPS_PROXY", "socks5://h:1")]);
+    assert!(errors.len() == 2 && errors[0].contains("AWS_CA_BUNDLE") && errors[1].contains("HTTPS_PROXY"), "{errors:?}");
 }
 
 #[test]
@@ -165,7 +184,7 @@ async fn loopback_never_goes_through_a_proxy() {
 #[test]
 fn a_proxy_that_is_none_is_an_error_without_its_password() {
     for url in ["socks5://u:hunter2@h:1", "http://u:hunter2@", "http://:hunter2"] {
-        let error = error_of(&[("https_proxy", url)]);
+        let error = errors_of(&[("https_proxy", url)]).concat();
         assert!(error.contains("https_proxy") && !error.contains("hunter2"), "{error}");
     }
     assert!(!format!("{:?}", https(&[("HTTPS_PROXY", "http://u:hunter2@h:1")])).contains("hunter2"));

@@ -21,7 +21,8 @@ use crate::domain::identity::Subject;
 use crate::domain::mint::{Failure, Order};
 use crate::egress::fetch::root_cause;
 
-/// The longest `Retry-After` that is believed: one of a day must not outlast every session that the node holds.
+/// The longest `Retry-After` that is believed. A deliberate bound, the only one, so that a typo upstream of a day does not outlast
+/// every session that the node holds: after it one call asks again, and is told again if it was meant.
 const LONGEST_REST: Duration = Duration::from_secs(5 * 60);
 
 /// The action that the node's own role must allow. A refusal that names it is about the node and not about the pod.

@@ -20,6 +20,8 @@ mod call;
 mod fault;
 mod pod_identity;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 /// What the exchanges need to be told.

@@ -1,157 +1,18 @@
 //! The exchange as a whole, against a server that answers with given bytes: what each answer becomes.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use aws_config::retry::RetryConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::error::CredentialsError;
-use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use serde_json::{Value, json};
 
-use crate::base::clock::{Clock, unix_seconds};
-use crate::domain::credential::Credential;
-use crate::domain::identity::{BearerToken, Identity, Presented, Subject, TokenDigest};
-use crate::domain::mint::{Failure, Mint, Order, Urgency};
-use crate::domain::policy::{POD_IDENTITY_AUDIENCE, grant};
-use crate::egress::aws::{Aws, NodeIdentity};
+use crate::domain::mint::{Failure, Mint};
+use crate::egress::aws::NodeIdentity;
 use crate::egress::fake::{Answer, Authority, Fake, https};
-use crate::egress::https::Https;
-use crate::exchange::{Config, Exchanges};
-use crate::limits::upstream::{self as limits, UpstreamBudget};
-use crate::observe::Context;
-use crate::observe::metrics::Metrics;
-
-const TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl";
-
-/// 2026-01-02T03:04:05Z by the exchange's clock in all tests.
-fn now() -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(1_767_323_045)
-}
-
-struct Setup {
-    exchanges: Exchanges,
-    metrics: Arc<Metrics>,
-    aws: Arc<Aws>,
-    budget: UpstreamBudget,
-}
-
-impl Setup {
-    fn new(endpoint: &str, https: Https, credentials: SharedCredentialsProvider) -> Self {
-        let sdk = SdkConfig::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new("eu-central-1"))
-            .http_client(https.aws_http_client())
-            .retry_config(RetryConfig::disabled())
-            .credentials_provider(credentials)
-            .build();
-        let context = Context::new(Clock::simulated(now()));
-        let metrics = Arc::clone(&context.metrics);
-        let aws = Arc::new(Aws::with_config(https, &metrics, sdk));
-        let config = Config { cluster_name: "myeks".into(), endpoint: Some(endpoint.parse().unwrap()) };
-        let rate = limits::Config { per_second: 5.0 };
-        let budget = UpstreamBudget::new(rate, context.clone());
-        let exchanges = Exchanges::new(config, Arc::clone(&aws), budget.clone(), context);
-        Self { exchanges, metrics, aws, budget }
-    }
-
-    fn plain(fake: &Fake) -> Self {
-        Self::new(&format!("http://{}", fake.address), https(&[]), keys())
-    }
-
-    async fn mint(&self, subject: Subject) -> Result<Credential, Failure> {
-        self.exchanges.mint(order(subject, Duration::from_secs(5))).await
-    }
-}
-
-fn keys() -> SharedCredentialsProvider {
-    SharedCredentialsProvider::new(Credentials::new("AKIDNODE", "node-secret", None, None, "test"))
-}
-
-fn verified() -> Subject {
-    Subject::Verified(Identity {
-        issuer: "https://issuer".into(),
-        namespace: "default".into(),
-        service_account: "s3-sa".into(),
-        service_account_uid: "sa-uid".into(),
-        pod: "web-1".into(),
-        pod_uid: "pod-uid".into(),
-        node: None,
-    })
-}
-
-fn delegated() -> Subject {
-    Subject::Delegated(TokenDigest::of(TOKEN.as_bytes()))
-}
-
-fn order(subject: Subject, patience: Duration) -> Order {
-    let expires_at = subject.identity().map(|_| now() + Duration::from_secs(3600));
-    let presented = Presented { token: BearerToken::parse(TOKEN.as_bytes()).unwrap(), expires_at, token_id: "jti".into() };
-    Order {
-        subject: Arc::new(subject),
-        presented: Arc::new(presented),
-        grant: grant(&POD_IDENTITY_AUDIENCE.into(), None).unwrap(),
-        urgency: Urgency::Foreground,
-        deadline: Clock::System.now().mono + patience,
-    }
-}
-
-fn in_seconds(life: i64) -> i64 {
-    unix_seconds(now()) + life
-}
-
-fn complete() -> Value {
-    json!({
-        "subject": { "namespace": "default", "serviceAccount": "s3-sa" },
-        "audience": "pods.eks.amazonaws.com",
-        "podIdentityAssociation": { "associationArn": "arn:aws:eks:x:1:podidentityassociation/myeks/a-1", "associationId": "a-1" },
-        "assumedRoleUser": { "arn": "arn:aws:sts::111122223333:assumed-role/s3/eks-myeks-web-1", "assumeRoleId": "AROA:eks" },
-        "credentials": { "accessKeyId": "ASIAPOD", "secretAccessKey": "pod-secret", "sessionToken": "pod-token", "expiration": in_seconds(21_600) },
-    })
-}
-
-/// `complete()` with the member at `pointer` (RFC 6901) replaced.
-fn with(pointer: &str, value: impl Into<Value>) -> Value {
-    let mut answer = complete();
-    *answer.pointer_mut(pointer).unwrap() = value.into();
-    answer
-}
-
-/// `complete()` without the member at `parent` and `name`.
-fn without(parent: &str, name: &str) -> Value {
-    let mut answer = complete();
-    answer.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(name).unwrap();
-    answer
-}
-
-async fn answered(answer: Answer, subject: Subject) -> Result<Credential, Failure> {
-    Setup::plain(&Fake::plain(answer).await).mint(subject).await
-}
-
-async fn answered_ok(body: &Value) -> Result<Credential, Failure> {
-    answered(Answer::http(200, "x-amzn-requestid: r-1\r\n", &body.to_string()), verified()).await
-}
-
-async fn error(status: u16, code: &str, subject: Subject) -> Failure {
-    let headers = format!("x-amzn-errortype: {code}\r\nx-amzn-requestid: r-1\r\n");
-    answered(Answer::http(status, &headers, r#"{"message":"upstream text"}"#), subject).await.unwrap_err()
-}
-
-/// The failure's kind, as its metric calls it.
-fn kind(failure: &Failure) -> &'static str {
-    match failure {
-        Failure::Denied(_) => "denied",
-        Failure::Throttled { .. } => "throttled",
-        Failure::Unavailable(_) => "unavailable",
-        Failure::Misconfigured(_) => "misconfigured",
-        Failure::Bug(_) => "bug",
-    }
-}
-
-fn bug(text: &str) -> Failure {
-    Failure::Bug(text.into())
-}
+use crate::exchange::testing::{
+    Setup, Source, TOKEN, answered, answered_ok, bug, complete, delegated, error, in_seconds, keys, kind, now, order, verified,
+    with, without,
+};
 
 #[tokio::test]
 async fn a_complete_answer_becomes_a_credential_in_one_call() {
@@ -363,29 +224,6 @@ async fn calls_to_aws_go_through_the_proxy() {
     let variables = [("AWS_CA_BUNDLE", bundle.path().to_str().unwrap()), ("HTTPS_PROXY", &address)];
     assert!(Setup::new("https://192.0.2.1", https(&variables), keys()).mint(verified()).await.is_ok());
     assert_eq!(proxy.requests().len(), 1);
-}
-
-/// A source of node credentials that fails, or never answers.
-#[derive(Debug)]
-enum Source {
-    Empty,
-    Failing,
-    Hanging,
-}
-
-impl ProvideCredentials for Source {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        future::ProvideCredentials::new(async move {
-            match self {
-                Self::Empty => Err(CredentialsError::not_loaded("no providers in chain provided credentials")),
-                Self::Failing => Err(CredentialsError::provider_error("upstream text")),
-                Self::Hanging => std::future::pending::<provider::Result>().await,
-            }
-        })
-    }
 }
 
 #[tokio::test]

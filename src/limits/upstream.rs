@@ -14,13 +14,9 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::base::bucket::Bucket;
-use crate::domain::mint::{Failure, Urgency};
+use crate::domain::mint::{DEFAULT_REST, Failure, Urgency};
 use crate::observe::Context;
 
-/// How long the latch stays closed when AWS names no time.
-const DEFAULT_LATCH: Duration = Duration::from_secs(1);
-/// The longest time that AWS may close the latch for: a typo upstream must not silence a node for a day.
-const LONGEST_LATCH: Duration = Duration::from_secs(300);
 /// After each of these the rate recovers by [`RECOVERY_SHARE`] of the configured one.
 const RECOVERY_STEP: Duration = Duration::from_secs(10);
 const RECOVERY_SHARE: f64 = 0.1;
@@ -62,11 +58,18 @@ struct State {
 /// Who waits, most urgent line first, each in order of arrival.
 #[derive(Debug, Default)]
 struct Lines {
-    foreground: VecDeque<oneshot::Sender<()>>,
-    due_soon: VecDeque<oneshot::Sender<()>>,
-    background: VecDeque<oneshot::Sender<()>>,
+    foreground: VecDeque<Waiting>,
+    due_soon: VecDeque<Waiting>,
+    background: VecDeque<Waiting>,
     /// Foreground permits since the last one kept for renewals.
     foreground_in_a_row: u32,
+}
+
+/// A place in a line. Who is dropped from it learns so at once.
+#[derive(Debug)]
+struct Waiting {
+    deadline: Instant,
+    permit: oneshot::Sender<()>,
 }
 
 /// The right to make one call, for as long as the call lasts.
@@ -112,10 +115,10 @@ impl UpstreamBudget {
     /// Waits in line for the right to make one call.
     ///
     /// # Errors
-    /// `Throttled` when there is none before `deadline`.
+    /// `Throttled` when there is none before `deadline`, as soon as that is clear.
     pub async fn permit(&self, urgency: Urgency, deadline: Instant) -> Result<Permit, Failure> {
-        let (sender, receiver) = oneshot::channel();
-        self.shared.state.lock().lines.of(urgency).push_back(sender);
+        let (permit, receiver) = oneshot::channel();
+        self.shared.state.lock().lines.of(urgency).push_back(Waiting { deadline, permit });
         let _waiting = Counted::new(&self.shared.context.metrics.upstream.waiting);
         self.pump();
         match tokio::time::timeout_at(deadline, receiver).await {
@@ -124,10 +127,11 @@ impl UpstreamBudget {
         }
     }
 
-    /// AWS asked for fewer calls: none are made until `retry_after`, and fewer for a while.
+    /// AWS asked for fewer calls: none are made until `retry_after`, which is trusted to be bounded, and fewer for a while.
     pub fn throttled(&self, retry_after: Option<Duration>) {
         let now = self.shared.context.clock.now().mono;
-        self.shared.state.lock().throttle(retry_after.unwrap_or(DEFAULT_LATCH), now);
+        self.shared.state.lock().throttle(retry_after.unwrap_or(DEFAULT_REST), now);
+        self.pump();
     }
 
     /// How long AWS still asks to be left alone.
@@ -145,7 +149,8 @@ impl UpstreamBudget {
         state.rate
     }
 
-    /// Hands out what permits there are, and wakes when the next one comes if somebody still waits.
+    /// Hands out what permits there are, and wakes when the next one comes if somebody still waits. At shutdown nobody waits any
+    /// more: there are calls under way to finish, and no time for others.
     fn pump(&self) {
         let now = self.shared.context.clock.now().mono;
         let mut state = self.shared.state.lock();
@@ -156,9 +161,12 @@ impl UpstreamBudget {
         state.timer_runs = true;
         let wake_at = state.next_permit(now);
         drop(state);
-        let budget = self.clone();
+        let (budget, shutdown) = (self.clone(), self.shared.context.tasks.shutting_down());
         self.shared.context.tasks.spawn(async move {
-            tokio::time::sleep_until(wake_at).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(wake_at) => {}
+                () = shutdown => budget.shared.state.lock().lines = Lines::default(),
+            }
             budget.shared.state.lock().timer_runs = false;
             budget.pump();
         });
@@ -168,13 +176,13 @@ impl UpstreamBudget {
 impl State {
     fn hand_out(&mut self, now: Instant) {
         self.recover(now);
-        if self.closed_until.is_some_and(|until| until > now) {
-            return;
+        if let Some(until) = self.closed_until.filter(|until| *until > now) {
+            return self.lines.retain(|waiting| waiting.deadline > until);
         }
         self.closed_until = None;
         while self.bucket.has(now) {
             let Some(waiting) = self.lines.next() else { return };
-            if waiting.send(()).is_ok() {
+            if waiting.permit.send(()).is_ok() {
                 self.bucket.take(now);
             }
         }
@@ -187,7 +195,7 @@ impl State {
 
     /// Answers to calls that were under way when AWS first said so don't halve the rate again.
     fn throttle(&mut self, delay: Duration, now: Instant) {
-        let until = now + delay.min(LONGEST_LATCH);
+        let until = now + delay;
         if self.closed_until.is_none_or(|closed| closed <= now) {
             self.recover(now);
             self.set_rate((self.rate / 2.0).max(self.configured * LEAST_SHARE), now);
@@ -211,7 +219,7 @@ impl State {
 }
 
 impl Lines {
-    fn of(&mut self, urgency: Urgency) -> &mut VecDeque<oneshot::Sender<()>> {
+    fn of(&mut self, urgency: Urgency) -> &mut VecDeque<Waiting> {
         match urgency {
             Urgency::Foreground => &mut self.foreground,
             Urgency::DueSoon => &mut self.due_soon,
@@ -219,15 +227,19 @@ impl Lines {
         }
     }
 
+    fn retain(&mut self, keep: impl Fn(&Waiting) -> bool) {
+        for line in [&mut self.foreground, &mut self.due_soon, &mut self.background] {
+            line.retain(&keep);
+        }
+    }
+
     /// Forgets who left, then says whether somebody waits.
     fn are_empty(&mut self) -> bool {
-        for line in [&mut self.foreground, &mut self.due_soon, &mut self.background] {
-            line.retain(|waiting| !waiting.is_closed());
-        }
+        self.retain(|waiting| !waiting.permit.is_closed());
         self.foreground.is_empty() && self.due_soon.is_empty() && self.background.is_empty()
     }
 
-    fn next(&mut self) -> Option<oneshot::Sender<()>> {
+    fn next(&mut self) -> Option<Waiting> {
         if self.foreground_in_a_row + 1 >= KEPT_ONE_IN
             && let Some(kept) = self.due_soon.pop_front()
         {
@@ -310,17 +322,51 @@ mod tests {
         let budget = budget(10.0);
         budget.throttled(Some(Duration::from_secs(7)));
         budget.throttled(Some(Duration::from_secs(3)));
-        let failure = budget.permit(Urgency::Foreground, in_secs(1)).await.unwrap_err();
-        assert_eq!(failure, Failure::Throttled { retry_after: Some(Duration::from_secs(6)) });
         assert!((budget.rate() - 5.0).abs() < 1e-9, "two answers of one moment halve once");
         let start = Clock::System.now().mono;
         budget.permit(Urgency::Foreground, in_secs(60)).await.unwrap();
         let waited = Clock::System.now().mono - start;
-        assert!((Duration::from_secs(6)..Duration::from_millis(6300)).contains(&waited), "{waited:?}");
+        assert!((Duration::from_secs(7)..Duration::from_millis(7300)).contains(&waited), "{waited:?}");
         tokio::time::advance(Duration::from_secs(10)).await;
         assert!((budget.rate() - 6.0).abs() < 1e-9);
         tokio::time::advance(Duration::from_secs(120)).await;
         assert!((budget.rate() - 10.0).abs() < 1e-9);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_what_can_not_come_in_time() {
+        let budget = budget(1.0);
+        use_up(&budget, 2).await;
+        let queued = tokio::spawn({
+            let budget = budget.clone();
+            async move { budget.permit(Urgency::Foreground, in_secs(10)).await }
+        });
+        tokio::task::yield_now().await;
+        let start = Clock::System.now().mono;
+        budget.throttled(Some(Duration::from_secs(60)));
+        let throttled = Failure::Throttled { retry_after: Some(Duration::from_secs(60)) };
+        assert_eq!(budget.permit(Urgency::Foreground, in_secs(10)).await.unwrap_err(), throttled);
+        assert_eq!(queued.await.unwrap().unwrap_err(), throttled);
+        assert_eq!(Clock::System.now().mono, start);
+        assert!(budget.permit(Urgency::Foreground, in_secs(70)).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_at_shutdown() {
+        let budget = budget(0.01);
+        let tasks = budget.shared.context.tasks.clone();
+        use_up(&budget, 1).await;
+        let queued = tasks.spawn({
+            let budget = budget.clone();
+            async move { budget.permit(Urgency::Foreground, in_secs(10)).await }
+        });
+        tokio::task::yield_now().await;
+        let start = Clock::System.now().mono;
+        tasks.shutdown();
+        assert_eq!(queued.await.unwrap().unwrap_err(), Failure::Throttled { retry_after: None });
+        budget.permit(Urgency::Foreground, in_secs(10)).await.unwrap_err();
+        tasks.drained().await;
+        assert_eq!(Clock::System.now().mono, start);
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,8 +3,8 @@
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Descriptors kept for everything but pods' connections: calls to AWS, probes, files.
-const OWN_DESCRIPTORS: u64 = 128;
+/// Descriptors kept for everything but pods' connections: operators (32 on each of four sockets), calls to AWS, files.
+const OWN_DESCRIPTORS: u64 = 256;
 
 /// Forbids core dumps and tracing by processes of the same user. What can't be forbidden is logged and left.
 pub fn keep_memory_private() {
@@ -26,7 +26,13 @@ pub fn connections_allowed() -> usize {
         tracing::warn!(%error, "the limit of descriptors could not be raised");
         1024
     });
-    usize::try_from(descriptors.saturating_sub(OWN_DESCRIPTORS)).unwrap_or(usize::MAX)
+    connections_under(descriptors)
+}
+
+/// Half of them, when there are too few to keep [`OWN_DESCRIPTORS`].
+fn connections_under(descriptors: u64) -> usize {
+    let own = OWN_DESCRIPTORS.min(descriptors / 2);
+    usize::try_from(descriptors - own).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -36,5 +42,6 @@ mod tests {
     #[test]
     fn the_descriptor_limit_leaves_room_for_connections() {
         assert!(connections_allowed() > 100);
+        assert_eq!([1024, 300, 64, 0].map(connections_under), [768, 150, 32, 0]);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The exposition format is `OpenMetrics` 1.0. Names and labels are an interface, compared with a checked-in list in a test.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -13,102 +14,15 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
-use strum::IntoStaticStr;
 
-use crate::domain::mint::Failure;
 use crate::domain::refusal::Reason;
 use crate::observe::process::ProcessCollector;
+
+pub use crate::observe::labels::{CallResult, EvictionCause, Limit, Operation, Outcome};
 
 /// One label: name and value.
 pub type Label = [(&'static str, &'static str); 1];
 type TwoLabels = [(&'static str, &'static str); 2];
-
-/// How a request to the credentials endpoint ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub enum Outcome {
-    /// Served from memory.
-    Hit,
-    /// Served after waiting for AWS.
-    Fresh,
-    /// Served from memory with less life than usual, because its renewal does not get through.
-    Stale,
-    /// 4xx.
-    Refused,
-    /// 503.
-    Unavailable,
-    /// 500.
-    Error,
-}
-
-/// A kind of call that leaves the node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub enum Operation {
-    /// EKS Auth.
-    AssumeRoleForPodIdentity,
-    /// A key set or a discovery document.
-    Jwks,
-}
-
-/// How a call ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub enum CallResult {
-    /// Well.
-    Ok,
-    /// Refused for this identity.
-    Denied,
-    /// Too many calls.
-    Throttled,
-    /// Not reached, failed or too slow.
-    Unavailable,
-    /// The agent's own access is at fault.
-    Misconfigured,
-    /// The answer made no sense.
-    Bug,
-}
-
-impl<T> From<&Result<T, Failure>> for CallResult {
-    fn from(result: &Result<T, Failure>) -> Self {
-        match result {
-            Ok(_) => Self::Ok,
-            Err(Failure::Denied(_)) => Self::Denied,
-            Err(Failure::Throttled { .. }) => Self::Throttled,
-            Err(Failure::Unavailable(_)) => Self::Unavailable,
-            Err(Failure::Misconfigured(_)) => Self::Misconfigured,
-            Err(Failure::Bug(_)) => Self::Bug,
-        }
-    }
-}
-
-/// Why an entry left the cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub enum EvictionCause {
-    /// Nobody asked for it any more, or its newest token expired.
-    Lapsed,
-    /// AWS confirmed that the identity has no role any more.
-    Denied,
-    /// It never held anything, or was kept for a moment only because the cache is full or off.
-    Unused,
-}
-
-/// A limit that sheds load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub enum Limit {
-    /// Connections in all.
-    Connections,
-    /// Connections of one source address.
-    SourceConnections,
-    /// Failed verifications.
-    Verification,
-    /// Requests of one pod.
-    PodRate,
-    /// Entries in the cache.
-    CacheSize,
-}
 
 /// All metrics and the registry that encodes them.
 #[derive(Debug)]
@@ -183,6 +97,7 @@ pub struct FrontMetrics {
     connections_refused: Family<Label, Counter>,
     sheds: Family<Label, Counter>,
     listener_up: Family<Label, Gauge>,
+    listeners: Mutex<BTreeMap<IpAddr, bool>>,
 }
 
 /// From 100 µs, where hits are, to the answer deadline and beyond; seconds.
@@ -367,6 +282,7 @@ impl FrontMetrics {
             connections_refused: registered(registry, "connections_refused", "Connections closed at once, by limit"),
             sheds: registered(registry, "sheds", "Requests shed, by limit"),
             listener_up: registered(registry, "listener_up", "1 while the credentials endpoint listens, by address family"),
+            listeners: Mutex::default(),
         }
     }
 
@@ -380,16 +296,40 @@ impl FrontMetrics {
         self.sheds.get_or_create(&[("limit", limit.into())]).inc();
     }
 
-    /// Says whether the credentials endpoint listens on an address of this family.
+    /// Says whether the credentials endpoint listens on this address. A family is up while each of its addresses is.
     pub fn listener_up(&self, address: IpAddr, up: bool) {
         let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
-        self.listener_up.get_or_create(&[("family", family)]).set(i64::from(up));
+        let mut listeners = self.listeners.lock();
+        listeners.insert(address, up);
+        let all_up = listeners.iter().all(|(other, up)| *up || other.is_ipv4() != address.is_ipv4());
+        self.listener_up.get_or_create(&[("family", family)]).set(i64::from(all_up));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_family_is_up_while_each_of_its_addresses_is() {
+        let metrics = Metrics::new();
+        let [first, second, ipv6] = ["127.0.0.1", "127.0.0.2", "::1"].map(|address| address.parse().unwrap());
+        let shown = || {
+            let text = metrics.encode().unwrap();
+            ["ipv4", "ipv6"].map(|family| text.contains(&format!("credlet_listener_up{{family=\"{family}\"}} 1")))
+        };
+        for (address, up, expected) in [
+            (ipv6, true, [false, true]),
+            (first, false, [false, true]),
+            (second, true, [false, true]),
+            (first, true, [true, true]),
+            (second, false, [false, true]),
+            (ipv6, false, [false, false]),
+        ] {
+            metrics.front.listener_up(address, up);
+            assert_eq!(shown(), expected, "{address} {up}");
+        }
+    }
 
     #[test]
     fn every_name_bears_the_prefix_and_the_process_is_included() {

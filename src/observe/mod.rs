@@ -2,6 +2,7 @@
 //! log sink.
 
 pub mod audit;
+mod labels;
 pub mod logging;
 pub mod metrics;
 pub mod process;

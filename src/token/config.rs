@@ -28,10 +28,24 @@ pub struct Config {
     pub mode: Mode,
     /// Accepted issuers.
     pub issuers: Vec<IssuerConfig>,
-    /// Names the issuer when `issuers` is empty.
+    /// Names the issuer when `issuers` is empty, and may hold more keys of one that is discovered.
     pub api_server: Option<Arc<ApiServer>>,
     /// Verified tokens to remember: four times as many as pods fit on the node, since a pod's old and new token overlap.
     pub memo_capacity: usize,
+}
+
+impl Config {
+    /// The configured issuers with all their sources: who is discovered may be the cluster's own issuer, whose keys the API server
+    /// publishes too. It gives them for the issuer that it names and for no other.
+    pub(super) fn accepted(&self) -> Vec<IssuerConfig> {
+        let mut issuers = if self.mode == Mode::Delegated { Vec::new() } else { self.issuers.clone() };
+        for issuer in &mut issuers {
+            let discovered = issuer.sources.iter().any(|source| matches!(source, KeySource::Discovery));
+            let server = self.api_server.iter().filter(|_| discovered);
+            issuer.sources.extend(server.map(|server| KeySource::ApiServer(Arc::clone(server))));
+        }
+        issuers
+    }
 }
 
 /// An accepted issuer. Its keys are the union of what its sources hold, as far as each can be reached.
@@ -52,7 +66,7 @@ pub enum KeySource {
     Url(Url),
     /// A key set in a file.
     File(PathBuf),
-    /// The cluster's API server.
+    /// The cluster's API server, if it is of this issuer.
     ApiServer(Arc<ApiServer>),
 }
 

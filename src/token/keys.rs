@@ -15,6 +15,8 @@ use crate::token::jwks::Key;
 const LEAST_BETWEEN_FETCHES: Duration = Duration::from_secs(30);
 /// Keys this young are known to be all that there are.
 const FRESH: Duration = Duration::from_secs(5 * 60);
+/// A source's first attempt is waited for this long; one that takes longer may never end.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(5);
 /// Keys are kept this long after their source last answered.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 
@@ -45,6 +47,8 @@ pub(super) struct Source {
     pub(super) succeeded: Option<Instant>,
     /// Why the last attempt failed.
     pub(super) error: Option<String>,
+    /// When its first attempt was due.
+    added: Instant,
     activity: Activity,
 }
 
@@ -90,19 +94,22 @@ impl Keys {
 
     /// Whether any token can be verified.
     pub(super) fn usable(&self) -> bool {
-        self.standing == Standing::Delegated || self.sources.iter().any(|source| !source.keys.is_empty())
+        self.standing == Standing::Delegated || self.held()
     }
 
     /// Adds a source that nobody polls: a search for an issuer, or, with [`Keys::succeeded`], a fixed key set.
-    pub(super) fn add(&mut self, issuer: Option<Arc<str>>, label: String) -> SourceId {
+    pub(super) fn add(&mut self, issuer: Option<Arc<str>>, label: String, added: Instant) -> SourceId {
         let activity = Activity::Unpolled;
-        self.sources.push(Source { issuer, label, keys: Vec::new(), succeeded: None, error: None, activity });
+        self.sources.push(Source { issuer, label, keys: Vec::new(), succeeded: None, error: None, added, activity });
         SourceId(self.sources.len() - 1)
     }
 
     /// A search has found its issuer: its place is now that of the issuer's first source.
-    pub(super) fn found(&mut self, id: SourceId, issuer: Arc<str>, label: String) {
-        self.change(id, |source| (source.issuer, source.label, source.error) = (Some(issuer), label, None));
+    pub(super) fn found(&mut self, id: SourceId, issuer: Arc<str>, label: String, now: Instant) {
+        self.change(id, |source| {
+            (source.issuer, source.label) = (Some(issuer), label);
+            (source.error, source.added) = (None, now);
+        });
     }
 
     /// A poller is to take the source on.
@@ -143,30 +150,37 @@ impl Keys {
         news
     }
 
-    /// Asks every source that has not been asked for a while again. Returns whether there is one.
+    /// Asks again, for the sake of an unknown key, each source that counts and has not been asked for a while. Returns whether
+    /// there is one.
     pub(super) fn ask_again(&mut self, now: Instant) -> bool {
+        let held = self.held();
         let due = |source: &&mut Source| match source.activity {
-            Activity::Idle { fetched } => now.saturating_duration_since(fetched) >= LEAST_BETWEEN_FETCHES,
+            Activity::Idle { fetched } => {
+                now.saturating_duration_since(fetched) >= LEAST_BETWEEN_FETCHES && source.counts(held, now)
+            }
             Activity::Unpolled | Activity::Asked | Activity::Fetching { .. } => false,
         };
         self.sources.iter_mut().filter(due).map(|source| source.activity = Activity::Asked).count() > 0
     }
 
-    /// Whether no source is about to bring news.
-    pub(super) fn settled(&self) -> bool {
-        let busy = |source: &Source| matches!(source.activity, Activity::Asked | Activity::Fetching { .. });
-        !self.sources.iter().any(busy)
+    /// Whether no source that counts is about to bring news.
+    pub(super) fn settled(&self, now: Instant) -> bool {
+        !self.counting(now).any(|source| matches!(source.activity, Activity::Asked | Activity::Fetching { .. }))
     }
 
-    /// Whether a key that is not here does not exist: each source that holds keys answered lately, and each issuer has one.
+    /// Whether a key that is not here does not exist: each source that counts gave its keys lately.
     pub(super) fn complete(&self, now: Instant) -> bool {
-        let fresh = |source: &Source| {
-            let age = source.succeeded.map(|at| now.saturating_duration_since(at));
-            source.activity == Activity::Unpolled || age.is_some_and(|age| age < FRESH)
-        };
-        let holds =
-            |issuer: &Option<Arc<str>>| self.sources.iter().any(|source| source.issuer == *issuer && !source.keys.is_empty());
-        self.sources.iter().all(|source| holds(&source.issuer) && (source.keys.is_empty() || fresh(source)))
+        self.held() && self.counting(now).all(|source| source.is_current(now))
+    }
+
+    /// Whether any source holds keys.
+    fn held(&self) -> bool {
+        self.sources.iter().any(|source| !source.keys.is_empty())
+    }
+
+    fn counting(&self, now: Instant) -> impl Iterator<Item = &Source> {
+        let held = self.held();
+        self.sources.iter().filter(move |source| source.counts(held, now))
     }
 
     pub(super) fn knows(&self, kid: &str) -> bool {
@@ -229,6 +243,20 @@ impl Source {
         }
     }
 
+    /// Whether an unknown key may be one of this source's. Once others hold keys (`held`), one that holds none and has had its
+    /// chance is a source in name only: whoever names an unknown key must not wait for it.
+    fn counts(&self, held: bool, now: Instant) -> bool {
+        let first_attempt = self.succeeded.is_none() && self.error.is_none();
+        let young = now.saturating_duration_since(self.added) < FIRST_ATTEMPT;
+        !held || !self.keys.is_empty() || (first_attempt && young)
+    }
+
+    /// Whether its keys are all that it has: they are young, or fixed.
+    fn is_current(&self, now: Instant) -> bool {
+        let age = self.succeeded.map(|at| now.saturating_duration_since(at));
+        age.is_some_and(|age| age < FRESH || self.activity == Activity::Unpolled)
+    }
+
     /// Returns whether the keys are others.
     fn replace(&mut self, keys: Vec<Key>) -> bool {
         let changed = self.keys != keys;
@@ -238,136 +266,5 @@ impl Source {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::clock::Clock;
-    use crate::token::jwks;
-    use crate::token::testing::{document, ec256, ec384, payload, rsa, rsa_other};
-
-    fn set(signer: &crate::token::testing::Signer, kid: &str) -> Vec<Key> {
-        jwks::parse(&document(&[signer.jwk(kid)])).unwrap()
-    }
-
-    fn polled(keys: &mut Keys, issuer: &str) -> SourceId {
-        let id = keys.add(Some(issuer.into()), "test".to_owned());
-        keys.ask(id);
-        id
-    }
-
-    fn proof(keys: &Keys, token: &str) -> Result<Vec<String>, Reason> {
-        let compact = Compact::split(token).unwrap();
-        let header = Header::parse(&compact.header).unwrap();
-        let proof = keys.prove(&header, &compact).map_err(|refusal| refusal.reason)?;
-        Ok(proof.issuers.iter().map(ToString::to_string).collect())
-    }
-
-    fn start() -> Instant {
-        Clock::System.now().mono
-    }
-
-    #[test]
-    fn the_generation_rises_with_every_change_and_no_other_time() {
-        let (mut keys, now) = (Keys::new(Mode::Local), start());
-        let id = polled(&mut keys, "A");
-        for (set, changes, generation) in [
-            (set(rsa(), "a"), true, 1),
-            (set(rsa(), "a"), false, 1),
-            (set(rsa_other(), "a"), true, 2),
-            (set(rsa_other(), "b"), true, 3),
-        ] {
-            keys.began(id, now);
-            assert_eq!(keys.succeeded(id, set, now), changes);
-            assert_eq!(keys.generation(), generation);
-        }
-        assert!(!keys.knows("a"), "a removed key is gone at once");
-    }
-
-    #[test]
-    fn a_failed_source_keeps_its_keys_for_a_day() {
-        let (mut keys, now) = (Keys::new(Mode::Auto), start());
-        let id = polled(&mut keys, "A");
-        keys.succeeded(id, set(rsa(), "a"), now);
-        assert!(keys.failed(id, "500", now + KEPT - Duration::from_secs(1)), "the first failure is news");
-        assert!(!keys.failed(id, "500", now + KEPT - Duration::from_secs(1)));
-        assert!(keys.knows("a") && keys.usable());
-        keys.failed(id, "500", now + KEPT);
-        assert!(!keys.knows("a") && !keys.usable());
-        assert_eq!((keys.generation(), keys.standing()), (2, Standing::Local), "local once is local for ever");
-    }
-
-    #[test]
-    fn auto_delegates_once_every_first_attempt_has_failed_until_one_answers() {
-        let (mut keys, now) = (Keys::new(Mode::Auto), start());
-        let (a, b) = (polled(&mut keys, "A"), polled(&mut keys, "B"));
-        let search = keys.add(None, "search".to_owned());
-        keys.decide();
-        for id in [a, b] {
-            keys.failed(id, "500", now);
-            assert_eq!(keys.standing(), Standing::Waiting);
-        }
-        keys.failed(search, "500", now);
-        assert_eq!(keys.standing(), Standing::Delegated);
-        keys.found(search, "C".into(), "found".into());
-        assert_eq!(keys.standing(), Standing::Delegated, "nobody has to wait again");
-        keys.succeeded(b, set(rsa(), "a"), now);
-        assert_eq!(keys.standing(), Standing::Local);
-        keys.failed(b, "500", now);
-        assert_eq!(keys.standing(), Standing::Local);
-    }
-
-    #[test]
-    fn modes_without_sources() {
-        for (mode, standing) in
-            [(Mode::Auto, Standing::Delegated), (Mode::Local, Standing::Waiting), (Mode::Delegated, Standing::Delegated)]
-        {
-            let mut keys = Keys::new(mode);
-            keys.decide();
-            assert_eq!(keys.standing(), standing);
-        }
-    }
-
-    #[test]
-    fn sources_are_asked_again_after_half_a_minute() {
-        let (mut keys, now) = (Keys::new(Mode::Local), start());
-        let id = polled(&mut keys, "A");
-        assert!(keys.is_asked(id) && !keys.settled());
-        keys.began(id, now);
-        assert!(!keys.ask_again(now + FRESH) && !keys.settled(), "a fetch under way is waited for");
-        keys.succeeded(id, set(rsa(), "a"), now);
-        assert!(keys.settled());
-        assert!(!keys.ask_again(now + Duration::from_millis(29_999)));
-        assert!(keys.ask_again(now + LEAST_BETWEEN_FETCHES));
-        assert!(!keys.ask_again(now + LEAST_BETWEEN_FETCHES), "once");
-    }
-
-    #[test]
-    fn complete_means_that_every_source_with_keys_answered_lately() {
-        let (mut keys, now) = (Keys::new(Mode::Local), start());
-        let (public, api_server) = (polled(&mut keys, "A"), polled(&mut keys, "A"));
-        assert!(!keys.complete(now));
-        keys.succeeded(public, set(rsa(), "a"), now);
-        keys.failed(api_server, "403", now);
-        assert!(keys.complete(now), "a source that never answered is none");
-        assert!(!keys.complete(now + FRESH));
-        keys.succeeded(api_server, set(rsa(), "a"), now + FRESH);
-        assert!(!keys.complete(now + FRESH), "the other may know more");
-        let fixed = keys.add(Some("B".into()), "fixed".to_owned());
-        keys.succeeded(public, set(rsa(), "a"), now + FRESH);
-        assert!(!keys.complete(now + FRESH));
-        keys.succeeded(fixed, set(ec256(), "b"), now);
-        assert!(keys.complete(now + FRESH));
-    }
-
-    #[test]
-    fn each_candidate_key_is_tried() {
-        let (mut keys, now) = (Keys::new(Mode::Local), start());
-        for (issuer, signer) in [("A", rsa()), ("B", rsa_other()), ("C", rsa()), ("D", ec256())] {
-            let id = polled(&mut keys, issuer);
-            keys.succeeded(id, set(signer, "k"), now);
-        }
-        assert_eq!(proof(&keys, &rsa().token("k", &payload())), Ok(vec!["A".to_owned(), "C".to_owned()]));
-        assert_eq!(proof(&keys, &rsa_other().token("k", &payload())), Ok(vec!["B".to_owned()]));
-        assert_eq!(proof(&keys, &ec256().token("k", &payload())), Ok(vec!["D".to_owned()]));
-        assert_eq!(proof(&keys, &ec384().token("k", &payload())), Err(Reason::Alg));
-    }
-}
+#[path = "keys_tests.rs"]
+mod tests;

@@ -30,8 +30,7 @@ use std::sync::Arc;
 use crate::domain::identity::{Presented, Subject};
 
 pub use config::{ApiServer, Config, IssuerConfig, KeySource, Mode, Standing};
-pub use keyring::{Keyring, Search};
-pub use source::Means;
+pub use keyring::Keyring;
 pub use status::{IssuerStatus, KeyringStatus, SourceStatus};
 pub use verifier::Verifier;
 

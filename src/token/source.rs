@@ -11,14 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
-use url::{Host, Url};
+use url::Url;
 
-use crate::base::clock::Clock;
 use crate::base::secret::Secret;
-use crate::base::tasks::Tasks;
-use crate::egress::fetch::{FetchError, Fetched, Get, Trust};
+use crate::egress::fetch::{FetchError, Fetched, Get, Trust, is_private};
 use crate::egress::https::Https;
-use crate::observe::metrics::{CallResult, Metrics, Operation};
+use crate::observe::Context;
+use crate::observe::metrics::{CallResult, Operation};
 use crate::token::config::{ApiServer, KeySource};
 use crate::token::jwks::{self, JwksError, Key};
 
@@ -66,28 +65,16 @@ struct Discovery {
     jwks_uri: String,
 }
 
-/// What fetching in the background needs.
-#[derive(Debug, Clone)]
-pub struct Means {
-    /// The way out.
-    pub http: Https,
-    /// Where fetches are counted.
-    pub metrics: Arc<Metrics>,
-    /// What runs the pollers.
-    pub tasks: Tasks,
-}
-
 /// Loads keys.
 #[derive(Debug)]
 pub(super) struct Fetcher {
     http: Https,
-    metrics: Arc<Metrics>,
-    clock: Clock,
+    context: Context,
 }
 
 impl Fetcher {
-    pub(super) fn new(means: &Means, clock: &Clock) -> Self {
-        Self { http: means.http.clone(), metrics: Arc::clone(&means.metrics), clock: clock.clone() }
+    pub(super) fn new(http: Https, context: &Context) -> Self {
+        Self { http, context: context.clone() }
     }
 
     /// Asks one source of `issuer`.
@@ -96,10 +83,7 @@ impl Fetcher {
             KeySource::Discovery => self.load_discovered(issuer).await,
             KeySource::Url(url) => loaded(url, self.get(url).await?),
             KeySource::File(path) => load_file(path).await,
-            KeySource::ApiServer(server) => {
-                let url = under(&server.url, API_SERVER_KEYS_PATH);
-                loaded(&url, self.get_from(server, &url).await?)
-            }
+            KeySource::ApiServer(server) => self.load_from(server, issuer).await,
         }
     }
 
@@ -108,6 +92,15 @@ impl Fetcher {
         let url = under(&server.url, DISCOVERY_PATH);
         let document = self.get_from(server, &url).await?;
         Ok(Discovery::parse(&url, &document.body)?.issuer.into())
+    }
+
+    /// The API server is asked for whose keys it has each time: those of another issuer must never pass for this one's.
+    async fn load_from(&self, server: &ApiServer, issuer: &str) -> Result<Loaded, SourceError> {
+        if *self.issuer_of(server).await? != *issuer {
+            return Err(SourceError::OtherIssuer(under(&server.url, DISCOVERY_PATH)));
+        }
+        let url = under(&server.url, API_SERVER_KEYS_PATH);
+        loaded(&url, self.get_from(server, &url).await?)
     }
 
     async fn load_discovered(&self, issuer: &str) -> Result<Loaded, SourceError> {
@@ -132,11 +125,11 @@ impl Fetcher {
     }
 
     async fn counted(&self, get: Get<'_>) -> Result<Fetched, SourceError> {
-        let (url, begun) = (get.url.clone(), self.clock.now().mono);
+        let (url, begun) = (get.url.clone(), self.context.clock.now().mono);
         let outcome = self.http.get(get).await;
         let result = outcome.as_ref().map_or_else(result_of, |_| CallResult::Ok);
-        let took = self.clock.now().mono.saturating_duration_since(begun);
-        self.metrics.upstream.finished(Operation::Jwks, result, took);
+        let took = self.context.clock.now().mono.saturating_duration_since(begun);
+        self.context.metrics.upstream.finished(Operation::Jwks, result, took);
         outcome.map_err(|error| SourceError::Fetch(url, error))
     }
 }
@@ -183,25 +176,14 @@ impl Discovery {
         if self.issuer != issuer {
             return Err(SourceError::OtherIssuer(url.clone()));
         }
-        let keys_url = Url::parse(&self.jwks_uri).ok().filter(is_allowed);
+        let keys_url = Url::parse(&self.jwks_uri).ok().filter(is_private);
         keys_url.ok_or_else(|| SourceError::KeysUrl(url.clone()))
     }
 }
 
-/// https, or http that never leaves this host.
-fn is_allowed(url: &Url) -> bool {
-    let on_loopback = match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    url.scheme() == "https" || (url.scheme() == "http" && on_loopback)
-}
-
 fn discovery_url(issuer: &str) -> Option<Url> {
     let url = under(&Url::parse(issuer).ok()?, DISCOVERY_PATH);
-    is_allowed(&url).then_some(url)
+    is_private(&url).then_some(url)
 }
 
 /// `path` below `base`, with or without a slash between them.

@@ -22,7 +22,6 @@ use crate::token::header::Header;
 use crate::token::keyring::Keyring;
 use crate::token::memo::{Confirmed, Refused, Verified};
 use crate::token::rules::Rules;
-use crate::token::source::Means;
 use crate::token::status::KeyringStatus;
 
 /// From the complete head to when waiting for keys ends; 50 ms of the 900 are left for the answer.
@@ -48,11 +47,9 @@ impl Verifier {
     /// A verifier whose keys are polled in the background, until shutdown.
     #[must_use]
     pub fn start(config: &Config, http: Https, context: &Context) -> Self {
-        let Context { clock, tasks, readiness, metrics, .. } = context;
-        let part = readiness.part("keys", "no key source has answered yet");
-        let keyring = Keyring::new(config.mode, clock.clone(), part, metrics);
-        keyring.start(config, &Means { http, metrics: Arc::clone(metrics), tasks: tasks.clone() });
-        Self::new(config, keyring, clock.clone(), metrics)
+        let keyring = Keyring::new(config.mode, context);
+        keyring.start(config, http);
+        Self::new(config, keyring, context.clock.clone(), &context.metrics)
     }
 
     /// A verifier that remembers nothing yet.
@@ -193,7 +190,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::base::readiness::Readiness;
     use crate::token::config::Mode;
     use crate::token::testing::{
         AUDIENCE, ISSUED_AT, ISSUER, Signer, config, document, ec256, ec384, payload, payload_with, rsa, rsa_other,
@@ -210,7 +206,7 @@ mod tests {
         fn new(mode: Mode, keys: &[Value]) -> Self {
             let clock = Clock::simulated(from_unix_seconds(ISSUED_AT + 10).unwrap());
             let metrics = Metrics::new();
-            let keyring = Keyring::new(mode, clock.clone(), Readiness::default().part("keys", ""), &metrics);
+            let keyring = Keyring::new(mode, &Context::new(clock.clone()));
             if !keys.is_empty() {
                 keyring.add_fixed(ISSUER.into(), &document(keys)).unwrap();
             }

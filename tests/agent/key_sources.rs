@@ -213,8 +213,12 @@ struct ViaApiServer {
 }
 
 impl ViaApiServer {
-    /// It trusts `trusted`, and the server is of `authority`.
-    async fn start(authority: &Authority, trusted: &Authority, search: bool) -> Self {
+    /// It trusts `trusted`, and the server is of `authority`. Without `issuers` it searches for one.
+    async fn start(
+        authority: &Authority,
+        trusted: &Authority,
+        issuers: impl Fn(&Cloud, &Arc<ApiServer>) -> Vec<IssuerConfig>,
+    ) -> Self {
         let (clock, folder) = (clock(), tempfile::tempdir().unwrap());
         let cloud = cloud_of(&clock).await;
         let target = cloud.issuer().trim_start_matches("http://").parse().unwrap();
@@ -224,12 +228,11 @@ impl ViaApiServer {
         std::fs::copy(trusted.bundle().unwrap().path(), &ca_file).unwrap();
         let url = Url::parse(&format!("https://{}", front.address)).unwrap();
         let server = Arc::new(ApiServer { url, token_file, ca_file });
-        let known = IssuerConfig { issuer: cloud.issuer().into(), sources: vec![KeySource::ApiServer(Arc::clone(&server))] };
         let config = Config {
             audiences: vec![POD_IDENTITY_AUDIENCE.into()],
             node_name: None,
             mode: Mode::Local,
-            issuers: if search { Vec::new() } else { vec![known] },
+            issuers: issuers(&cloud, &server),
             api_server: Some(server),
             memo_capacity: 16,
         };
@@ -248,25 +251,61 @@ impl ViaApiServer {
     }
 }
 
+fn known(cloud: &Cloud, server: &Arc<ApiServer>) -> Vec<IssuerConfig> {
+    vec![IssuerConfig { issuer: cloud.issuer().into(), sources: vec![KeySource::ApiServer(Arc::clone(server))] }]
+}
+
+fn discovered(issuer: &str) -> Vec<IssuerConfig> {
+    vec![IssuerConfig { issuer: issuer.into(), sources: vec![KeySource::Discovery] }]
+}
+
+#[tokio::test]
+async fn the_api_server_adds_its_keys_to_the_issuer_that_it_names() {
+    let authority = Authority::new().unwrap();
+    let server = ViaApiServer::start(&authority, &authority, |cloud, _| discovered(cloud.issuer())).await;
+    assert_eq!(server.verify().await, Ok(()));
+    let keys = |source: usize| json!(server.verifier.status())["issuers"][0]["sources"][source]["keys"] == 1;
+    within(Duration::from_secs(5), async {
+        while !(keys(0) && keys(1)) {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_api_server_adds_nothing_to_an_issuer_that_it_does_not_name() {
+    let authority = Authority::new().unwrap();
+    let server = ViaApiServer::start(&authority, &authority, |_, _| discovered("http://127.0.0.1:1")).await;
+    assert_eq!(server.verify().await, Err(Reason::KeysUnavailable));
+    let status = json!(server.verifier.status());
+    let api_server = &status["issuers"][0]["sources"][1];
+    assert!(
+        api_server["keys"] == 0 && api_server["error"].as_str().is_some_and(|error| error.contains("another issuer")),
+        "{status}"
+    );
+    assert!(server.front.heads().iter().all(|head| head.to_ascii_lowercase().starts_with("get /.well-known/")));
+}
+
 #[tokio::test]
 async fn the_api_server_is_asked_with_the_token_of_the_moment() {
     let authority = Authority::new().unwrap();
-    let server = ViaApiServer::start(&authority, &authority, false).await;
+    let server = ViaApiServer::start(&authority, &authority, known).await;
     assert_eq!(server.verify().await, Ok(()));
     let asked = |number: usize| server.front.heads().get(number).cloned().unwrap_or_default().to_ascii_lowercase();
-    assert!(asked(0).starts_with("get /openid/v1/jwks ") && asked(0).contains("authorization: bearer first-token\r\n"));
+    assert!(asked(1).starts_with("get /openid/v1/jwks ") && asked(1).contains("authorization: bearer first-token\r\n"));
     std::fs::write(server.folder.path().join("token"), "second-token\n").unwrap();
     tokio::time::pause();
     tokio::time::advance(POLL + MINUTE).await;
     tokio::time::resume();
     within(Duration::from_secs(10), server.cloud.reached(Operation::Jwks, 2)).await;
-    assert!(asked(1).contains("authorization: bearer second-token\r\n"), "{}", asked(1));
+    assert!(asked(3).contains("authorization: bearer second-token\r\n"), "{}", asked(3));
 }
 
 #[tokio::test]
 async fn an_api_server_of_another_authority_is_told_nothing() {
     let (authority, other) = (Authority::new().unwrap(), Authority::new().unwrap());
-    let server = ViaApiServer::start(&authority, &other, false).await;
+    let server = ViaApiServer::start(&authority, &other, known).await;
     assert_eq!(server.verify().await, Err(Reason::KeysUnavailable));
     assert!(server.front.heads().is_empty());
     let status = json!(server.verifier.status());
@@ -276,7 +315,7 @@ async fn an_api_server_of_another_authority_is_told_nothing() {
 #[tokio::test]
 async fn the_api_server_names_the_issuer() {
     let authority = Authority::new().unwrap();
-    let server = ViaApiServer::start(&authority, &authority, true).await;
+    let server = ViaApiServer::start(&authority, &authority, |_, _| Vec::new()).await;
     assert_eq!(server.verify().await, Ok(()));
     let status = json!(server.verifier.status());
     assert_eq!(status["issuers"][0]["issuer"], server.cloud.issuer());

@@ -1,0 +1,92 @@
+//! What labels of metrics may say: closed sets, so that the number of series is known beforehand.
+
+use strum::IntoStaticStr;
+
+use crate::domain::mint::Failure;
+
+/// How a request to the credentials endpoint ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Outcome {
+    /// Served from memory.
+    Hit,
+    /// Served after waiting for AWS.
+    Fresh,
+    /// Served from memory with less life than usual, because its renewal does not get through.
+    Stale,
+    /// 4xx.
+    Refused,
+    /// 503.
+    Unavailable,
+    /// 500.
+    Error,
+}
+
+/// A kind of call that leaves the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Operation {
+    /// EKS Auth.
+    AssumeRoleForPodIdentity,
+    /// A key set or a discovery document.
+    Jwks,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum CallResult {
+    /// Well.
+    Ok,
+    /// Refused for this identity.
+    Denied,
+    /// Too many calls.
+    Throttled,
+    /// Not reached, failed or too slow.
+    Unavailable,
+    /// The agent's own access is at fault.
+    Misconfigured,
+    /// The answer made no sense.
+    Bug,
+}
+
+impl<T> From<&Result<T, Failure>> for CallResult {
+    fn from(result: &Result<T, Failure>) -> Self {
+        match result {
+            Ok(_) => Self::Ok,
+            Err(Failure::Denied(_)) => Self::Denied,
+            Err(Failure::Throttled { .. }) => Self::Throttled,
+            Err(Failure::Unavailable(_)) => Self::Unavailable,
+            Err(Failure::Misconfigured(_)) => Self::Misconfigured,
+            Err(Failure::Bug(_)) => Self::Bug,
+        }
+    }
+}
+
+/// Why an entry left the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum EvictionCause {
+    /// Nobody asked for it any more, or its newest token expired.
+    Lapsed,
+    /// AWS confirmed that the identity has no role any more.
+    Denied,
+    /// It never held anything, or was kept for a moment only because the cache is full or off.
+    Unused,
+}
+
+/// A limit that sheds load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Limit {
+    /// Connections in all.
+    Connections,
+    /// Connections of one source address.
+    SourceConnections,
+    /// Failed verifications.
+    Verification,
+    /// Requests of one pod.
+    PodRate,
+    /// Entries in the cache.
+    CacheSize,
+}
