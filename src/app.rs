@@ -86,6 +86,7 @@ impl App {
     /// Stops accepting, finishes what is in flight, and gives up after 5 s.
     pub async fn stop(self) {
         self.context.tasks.shutdown();
+        tracing::info!("stopping: what is in flight is finished");
         if tokio::time::timeout(DRAIN, self.context.tasks.drained()).await.is_err() {
             tracing::warn!("stopped with work in flight");
         }

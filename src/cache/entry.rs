@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::base::clock::Now;
 use crate::domain::credential::{Credential, LEAST_SERVED_LIFE};
 use crate::domain::identity::Presented;
-use crate::domain::mint::{Failure, Urgency};
+use crate::domain::mint::{DEFAULT_REST, Failure, Urgency};
 
 /// A renewal runs at this share of a credential's life, give or take [`JITTER`] of it, so that a node's entries spread out.
 const RENEW_AT_SHARE: f64 = 0.5;
@@ -28,8 +28,6 @@ const LONGEST_DENIAL: Duration = Duration::from_secs(60);
 /// Full-jitter backoff after AWS was not there: up to this, doubling to [`LONGEST_BACKOFF`].
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
-/// After throttling without a time from AWS.
-const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// After a fault of the agent's own access: short, since an operator who mends it is waiting.
 const MISCONFIGURED_PAUSE: Duration = Duration::from_secs(5);
 /// Between renewals that end in nonsense. Requests that find nothing held ask at once: nonsense is not remembered.
@@ -38,7 +36,6 @@ const BUG_PAUSE: Duration = Duration::from_secs(30);
 const EMPTY_RETENTION: Duration = Duration::from_secs(120);
 /// An entry that nobody asked for in so many lifetimes is not renewed.
 const IDLE_LIFETIMES: u32 = 2;
-
 /// With no room to keep it, a credential is held so long after it came, so that the retry of a client that had to be put off finds
 /// it.
 const PASSING_RETENTION: Duration = Duration::from_secs(5);
@@ -377,7 +374,7 @@ fn life_until_renewal(credential: &Credential, roll: f64) -> Duration {
 fn pause_after(failure: &Failure, in_a_row: u32, roll: f64) -> Duration {
     match failure {
         Failure::Denied(_) => doubled(FIRST_DENIAL, in_a_row, LONGEST_DENIAL),
-        Failure::Throttled { retry_after } => retry_after.unwrap_or(DEFAULT_RETRY_AFTER),
+        Failure::Throttled { retry_after } => retry_after.unwrap_or(DEFAULT_REST),
         Failure::Unavailable(_) => doubled(FIRST_BACKOFF, in_a_row, LONGEST_BACKOFF).mul_f64(roll),
         Failure::Misconfigured(_) => MISCONFIGURED_PAUSE,
         Failure::Bug(_) => BUG_PAUSE,

@@ -70,7 +70,7 @@ async fn run(flags: &DevFlags) -> anyhow::Result<ExitCode> {
     let address = *app.addresses().first().with_context(|| format!("127.0.0.1:{} can't be served on", flags.port))?;
     std::io::stdout().write_all(instructions(address, &cloud, &token_file).as_bytes())?;
     let signal = stop_signal().await?;
-    tracing::info!(signal, "stopping");
+    tracing::info!(signal, "told to stop");
     app.stop().await;
     Ok(ExitCode::SUCCESS)
 }

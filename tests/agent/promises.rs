@@ -54,6 +54,7 @@ async fn nobody_notices_an_outage_of_aws() {
     let pods: Vec<PodSpec> = (0..5).map(|number| pod(&format!("app-{number}"))).collect();
     let minute = Duration::from_secs(60);
     live(&laboratory, &pods, LIFE.mul_f64(1.55), 5 * minute, || ()).await;
+    live(&laboratory, &pods, Duration::from_secs(20), Duration::from_secs(1), || ()).await;
     let well = laboratory.exchanges();
     let mut failures = failures().into_iter().cycle();
     let break_anew = || laboratory.cloud.script().always(Operation::EksAuth, failures.next().unwrap());
