@@ -87,7 +87,7 @@ fn is_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
     absent && address.ip() == Ipv6Addr::LOCALHOST
 }
 
-/// Answers requests on `listener` until shutdown; `answer` sees the path. A connection beyond [`MAX_CONNECTIONS`] is closed.
+/// Answers requests on `listener` until shutdown; `answer` sees the path. A connection beyond the 32nd is closed.
 pub async fn serve<L, A, F>(mut listener: L, tasks: Tasks, answer: A)
 where
     L: Listener<Io: Send + Unpin + 'static>,
