@@ -33,6 +33,9 @@ const LEAST_PER_SOURCE: usize = 16;
 /// Fewer connections than this are too few for a node.
 const FEW_CONNECTIONS: usize = 64;
 
+/// Between attempts to find the region, for as long as there is none.
+const BETWEEN_LOOKS_FOR_AWS: Duration = Duration::from_secs(30);
+
 /// A running agent.
 #[derive(Debug)]
 pub struct App {
@@ -93,12 +96,21 @@ impl App {
     }
 }
 
-/// Finds region and node credentials' source before the first pod needs them, and tells at once if they can't be found.
+/// Finds the region before the first pod needs it, and tells for as long as it can't be found.
 fn warm_up(aws: &Arc<Aws>, context: &Context) {
-    let aws = Arc::clone(aws);
-    context.tasks.spawn(async move {
-        if let Err(error) = aws.config().await {
+    let (aws, part, shutdown) = (Arc::clone(aws), context.readiness.advisory("access to AWS"), context.tasks.shutting_down());
+    let found = async move {
+        while let Err(error) = aws.config().await {
             tracing::error!(%error, "no access to AWS");
+            part.pending(error.to_string());
+            tokio::time::sleep(BETWEEN_LOOKS_FOR_AWS).await;
+        }
+        part.ready();
+    };
+    context.tasks.spawn(async move {
+        tokio::select! {
+            () = found => (),
+            () = shutdown => (),
         }
     });
 }

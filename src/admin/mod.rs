@@ -23,6 +23,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// The port of `/metrics`; 0 when it is switched off.
+    #[must_use]
+    pub fn metrics_port(&self) -> u16 {
+        self.metrics.map_or(0, |address| address.port())
+    }
+
     /// Loopback in both families: the kubelet's `localhost` may be either.
     #[must_use]
     pub fn probe_addresses(&self) -> [SocketAddr; 2] {

@@ -133,7 +133,7 @@ pub fn bind(run_dir: &Path) -> io::Result<UnixListener> {
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// No socket, or nobody behind it.
-    #[error("no agent answers at {}: {source}", path.display())]
+    #[error("no agent answers at {}; is --run-dir its own, and may this user enter it?", path.display())]
     Connect {
         /// The socket.
         path: PathBuf,

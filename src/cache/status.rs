@@ -56,13 +56,15 @@ impl EntryStatus {
     }
 }
 
-/// `credlet_earliest_expiry_timestamp_seconds`: when the first of all held credentials ends, Unix seconds; 0 with none.
+/// `credlet_earliest_expiry_timestamp_seconds`: when the first of all credentials ends that are to be renewed before, Unix seconds.
+/// Without any there is no sample, so that an alert on it stays silent.
 #[derive(Debug)]
 pub struct EarliestExpiry(pub Cache);
 
 impl Collector for EarliestExpiry {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let gauge = ConstGauge::new(self.0.earliest_expiry().map_or(0, unix_seconds));
+        let Some(earliest) = self.0.earliest_expiry() else { return Ok(()) };
+        let gauge = ConstGauge::new(unix_seconds(earliest));
         let name = "credlet_earliest_expiry_timestamp_seconds";
         let help = "When the first of all held credentials ends";
         gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)

@@ -36,8 +36,8 @@ pub(super) struct DevFlags {
     /// Port of the credentials endpoint on 127.0.0.1; 0 lets the system choose
     #[arg(short, long, default_value_t = 9911)]
     port: u16,
-    /// How long the simulated AWS lets credentials live (6h, 15m)
-    #[arg(long, value_name = "DURATION", default_value = "6h", value_parser = humantime::parse_duration)]
+    /// How long the simulated AWS lets credentials live (6h, 15m), from 2m to 12h
+    #[arg(long, value_name = "DURATION", default_value = "6h", value_parser = lifetime)]
     lifetime: Duration,
     /// How long each call to the simulated AWS takes (200ms, 3s)
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
@@ -62,17 +62,22 @@ pub(super) fn main(flags: &DevFlags) -> anyhow::Result<ExitCode> {
 async fn run(flags: &DevFlags) -> anyhow::Result<ExitCode> {
     let conditions = Conditions { lifetime: flags.lifetime, latency: flags.latency, fail_rate: flags.fail };
     let cloud = Cloud::start(cloud::Config { conditions, ..cloud::Config::default() }).await?;
-    let folder = tempfile::tempdir()?;
+    let folder = tempfile::Builder::new().prefix("credlet-dev-").tempdir()?;
     let token_file = folder.path().join("eks-pod-identity-token");
     let pod = PodSpec::new("default", "demo", "demo-pod");
     let _kubelet = Kubelet::project(cloud.keys(), pod, POD_IDENTITY_AUDIENCE, TOKEN_LIFETIME, &token_file)?;
     let app = start(flags, &cloud, folder.path())?;
-    let address = *app.addresses().first().with_context(|| format!("127.0.0.1:{} can't be served on", flags.port))?;
-    std::io::stdout().write_all(instructions(address, &cloud, &token_file).as_bytes())?;
+    let served = until_told_to_stop(&app, &cloud, folder.path(), &token_file).await;
+    app.stop().await;
+    served.map(|()| ExitCode::SUCCESS)
+}
+
+async fn until_told_to_stop(app: &App, cloud: &Cloud, folder: &Path, token_file: &Path) -> anyhow::Result<()> {
+    let address = *app.addresses().first().context("the port is taken: choose another one with --port")?;
+    std::io::stdout().write_all(instructions(address, cloud, folder, token_file).as_bytes())?;
     let signal = stop_signal().await?;
     tracing::info!(signal, "told to stop");
-    app.stop().await;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn start(flags: &DevFlags, cloud: &Cloud, folder: &Path) -> anyhow::Result<App> {
@@ -127,14 +132,15 @@ fn command() -> Command {
 }
 
 /// What to type in another shell.
-fn instructions(address: SocketAddr, cloud: &Cloud, token_file: &Path) -> String {
+fn instructions(address: SocketAddr, cloud: &Cloud, folder: &Path, token_file: &Path) -> String {
     let (uri, token_file) = (format!("http://{address}/v1/credentials"), token_file.display());
     format!(
         "# A pod of a simulated cluster has its token in a file; the agent trades it at a simulated AWS. In another shell:
 export AWS_CONTAINER_CREDENTIALS_FULL_URI={uri}
 export AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE={token_file}
-export AWS_REGION=us-east-1
+export AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1
 export AWS_ENDPOINT_URL_STS={sts}
+export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
 # What you have at home comes before a container's credentials in every SDK, so hide it there:
 export AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null
 unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_PROFILE AWS_WEB_IDENTITY_TOKEN_FILE
@@ -142,10 +148,19 @@ unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_PROFILE AWS_
 # Then any SDK works, and so does curl:
 #   aws sts get-caller-identity
 #   curl -sH \"Authorization: $(cat {token_file})\" {uri}
+#   credlet status --run-dir {run_dir}
 # Each request is a line below, each credential issued an audit line. Ctrl-C ends it.
 ",
         sts = cloud.sts_url(),
+        run_dir = folder.display(),
     )
+}
+
+/// Nothing with 60 s or less is served, and no role of AWS allows more than 12 h.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let allowed = Duration::from_secs(2 * 60)..=Duration::from_secs(12 * 3600);
+    if allowed.contains(&lifetime) { Ok(lifetime) } else { Err(format!("{text} is not between 2m and 12h")) }
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -16,7 +16,7 @@ use crate::config::flags::ServerFlags;
 const USAGE: u8 = 64;
 
 #[derive(Debug, Parser)]
-#[command(name = "credlet", about = "The AWS credential agent of a Kubernetes node", disable_help_subcommand = true)]
+#[command(name = "credlet", version, about = "The AWS credential agent of a Kubernetes node", disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -45,6 +45,15 @@ impl Checks {
         value
     }
 
+    /// A kubelet that probes the credentials endpoint would learn nothing.
+    pub(super) fn distinct(&mut self, ports: &[(&str, u16)]) {
+        for (at, (flag, port)) in ports.iter().enumerate().filter(|(_, (_, port))| *port != 0) {
+            for (earlier, _) in ports.iter().take(at).filter(|(_, earlier)| earlier == port) {
+                self.fault(flag, format!("{port} is the port of --{earlier} already"));
+            }
+        }
+    }
+
     pub(super) fn port(&mut self, flag: &str, text: &str) -> Option<u16> {
         self.parse(flag, text, "a port (0 to 65535)")
     }

@@ -113,6 +113,9 @@ fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opt
     let service_rate = checks.rate("max-service-qps", &flags.max_service_qps);
     let logging = logging(checks, flags);
     let https = https(checks, variable);
+    if let (Some(front), Some(admin)) = (&front, &admin) {
+        checks.distinct(&[("port", front.port), ("probe-port", admin.probe_port), ("metrics-port", admin.metrics_port())]);
+    }
     Some(Config {
         front: front?,
         admin: admin?,

@@ -137,6 +137,12 @@ fn rates_have_bounds() {
 }
 
 #[test]
+fn two_listeners_want_two_ports() {
+    assert_eq!(check("-c demo --port 9000 --probe-port 9000 --metrics-port 9000", &[]).unwrap_err().len(), 3);
+    assert!(check("-c demo --port 0 --probe-port 0 --metrics-port 0", &[]).is_ok(), "the system chooses");
+}
+
+#[test]
 fn metrics_can_be_switched_off() {
     assert_eq!(check("-c demo --metrics-port 0", &[]).unwrap().admin.metrics, None);
 }

@@ -43,6 +43,8 @@ struct Shared {
     keys: watch::Sender<Keys>,
     context: Context,
     readiness: Part,
+    /// Told while verification is delegated; that holds nothing up.
+    delegation: Part,
 }
 
 /// A source to poll.
@@ -67,7 +69,8 @@ impl Keyring {
         let keys = watch::Sender::new(Keys::new(mode));
         context.metrics.register_collector(Box::new(JwksAge::new(keys.subscribe(), context.clock.clone())));
         let readiness = context.readiness.part("keys", "no key source has answered yet");
-        Self { shared: Arc::new(Shared { keys, context: context.clone(), readiness }) }
+        let delegation = context.readiness.advisory("token verification");
+        Self { shared: Arc::new(Shared { keys, context: context.clone(), readiness, delegation }) }
     }
 
     /// Begins to poll the sources of the configured issuers, or to search for the issuer when there is none.
@@ -198,7 +201,7 @@ impl Keyring {
     /// A failure is logged once, not at each attempt.
     fn record_failure(&self, id: SourceId, error: &str) {
         if self.update(|keys, now| keys.failed(id, error, now.mono)) {
-            tracing::warn!(error, "a key source gave no keys; the last good set stays in force for 24 h");
+            tracing::warn!(error, "a key source gave no keys; a set that it gave before stays in force for 24 h");
         }
     }
 
@@ -226,7 +229,13 @@ impl Keyring {
     fn report(&self, before: Standing) {
         let keys = self.keys();
         let standing = keys.standing();
-        self.shared.context.metrics.verification_delegated.set(i64::from(standing == Standing::Delegated));
+        let delegated = standing == Standing::Delegated;
+        self.shared.context.metrics.verification_delegated.set(i64::from(delegated));
+        if delegated {
+            self.shared.delegation.pending("EKS Auth alone verifies tokens: each new one costs a call to AWS");
+        } else {
+            self.shared.delegation.ready();
+        }
         if keys.usable() {
             self.shared.readiness.ready();
         } else {
