@@ -13,7 +13,7 @@ use anyhow::anyhow;
 use credlet::base::clock::Clock;
 use credlet::cache::Cache;
 use credlet::domain::identity::RawToken;
-use credlet::domain::policy::{Grant, grant};
+use credlet::domain::policy::{Claimant, Grant, Policy};
 use credlet::observe::Context;
 use credlet::sim::keys::Algorithm;
 use credlet::token::Caller;
@@ -73,7 +73,8 @@ impl Filled {
 
 fn granted() -> anyhow::Result<Grant> {
     let audience = credlet::domain::policy::POD_IDENTITY_AUDIENCE.into();
-    grant(&audience, None).map_err(|refusal| anyhow!("{refusal:?}"))
+    let granted = Policy::without_rules(Some("demo".into())).grant(&Claimant::new("default", "s"), &audience, None, None);
+    granted.map_err(|refusal| anyhow!("{refusal:?}"))
 }
 
 fn main() -> anyhow::Result<()> {

@@ -13,8 +13,8 @@ use crate::base::clock::Now;
 use crate::cache::{Cache, Found, How, Missing};
 use crate::domain::identity::RawToken;
 use crate::domain::mint::Failure;
-use crate::domain::policy::grant;
 use crate::domain::refusal::{Reason, Refusal};
+use crate::grants::Grants;
 use crate::limits::pods::PodRates;
 use crate::observe::Context;
 use crate::observe::audit::Who;
@@ -55,6 +55,8 @@ pub struct Broker {
     pub verifier: Verifier,
     /// `--pod-rate`.
     pub rates: PodRates,
+    /// What a caller may have.
+    pub grants: Grants,
     /// Credentials held.
     pub cache: Cache,
     /// Time, metrics, audit.
@@ -79,7 +81,7 @@ impl Broker {
         if !self.rates.admits(caller.subject(), ask.at) {
             return Err(Refusal::from(Reason::PodRate).retry_after(SOON));
         }
-        let grant = grant(caller.audience(), ask.target)?;
+        let grant = self.grants.grant(caller, ask.target)?;
         let found = self.cache.credential(caller, &grant, ask.at).await.map_err(refusal)?;
         Ok(Served::from(&found))
     }
@@ -122,7 +124,10 @@ fn refusal(missing: Missing) -> Refusal {
         Missing::Full => return Refusal::from(Reason::CacheFull).retry_after(SOON),
     };
     let reason = match &failure {
-        Failure::Denied(_) => return Refusal::new(Reason::UpstreamDenied, failure.to_string()),
+        Failure::Denied(denial) => {
+            let refusal = Refusal::new(Reason::UpstreamDenied, failure.to_string());
+            return Refusal { advice: denial.advice.clone(), ..refusal };
+        }
         Failure::Throttled { .. } => Reason::UpstreamThrottled,
         Failure::Unavailable(_) => Reason::UpstreamUnavailable,
         Failure::Misconfigured(_) => Reason::UpstreamMisconfigured,

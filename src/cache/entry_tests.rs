@@ -9,6 +9,7 @@ use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::domain::credential::{FRESH_LIFE, Provenance, Session};
 use crate::domain::identity::BearerToken;
+use crate::domain::mint::Denial;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const KEPT: Keeping = Keeping { kept: true, longest: None };
@@ -55,7 +56,7 @@ fn credential(now: Now, lifetime: Duration) -> Arc<Credential> {
 }
 
 fn denied() -> Failure {
-    Failure::Denied("AccessDeniedException".into())
+    Failure::Denied(Denial::new("AccessDeniedException"))
 }
 
 fn unavailable() -> Failure {

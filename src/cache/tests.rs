@@ -10,8 +10,8 @@ use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
 use crate::domain::credential::{Provenance, Session};
 use crate::domain::identity::{BearerToken, Identity, Presented, Subject};
-use crate::domain::mint::{Minting, Order};
-use crate::domain::policy::{POD_IDENTITY_AUDIENCE, grant};
+use crate::domain::mint::{Denial, Minting, Order};
+use crate::domain::policy::{Claimant, POD_IDENTITY_AUDIENCE, Policy};
 use crate::observe::metrics::Metrics;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -95,7 +95,8 @@ impl World {
     }
 
     async fn ask(&self, pod_uid: &str) -> Result<Found, Missing> {
-        let grant = grant(&POD_IDENTITY_AUDIENCE.into(), None).unwrap();
+        let (policy, who) = (Policy::without_rules(Some("demo".into())), Claimant::new("default", "s"));
+        let grant = policy.grant(&who, &POD_IDENTITY_AUDIENCE.into(), None, None).unwrap();
         self.cache.credential(&self.caller(pod_uid), &grant, self.clock.now()).await
     }
 
@@ -227,7 +228,7 @@ async fn a_pod_that_is_back_is_renewed_ahead_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_at_renewal_is_confirmed_before_it_counts() {
-    let denied = Act::Fail(Failure::Denied("AccessDeniedException".into()));
+    let denied = Act::Fail(Failure::Denied(Denial::new("AccessDeniedException")));
     let world = world(CONFIG, &[at_once(6 * HOUR), denied]);
     world.ask("pod").await.unwrap();
     world.pass(HOUR * 34 / 10).await;

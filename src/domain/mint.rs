@@ -52,9 +52,9 @@ pub trait Mint: Send + Sync + 'static {
 /// Why no credential was made, by what follows from it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// AWS refuses this identity or role. The code is AWS's own.
+    /// AWS refuses this identity or role.
     #[error("AWS refuses this identity: {0}")]
-    Denied(String),
+    Denied(Denial),
     /// AWS asks for fewer calls.
     #[error("AWS throttles this node")]
     Throttled {
@@ -70,4 +70,29 @@ pub enum Failure {
     /// An answer that makes no sense.
     #[error("the answer of AWS makes no sense: {0}")]
     Bug(String),
+}
+
+/// A refusal by AWS.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}")]
+pub struct Denial {
+    /// AWS's code, for logs.
+    pub cause: String,
+    /// What the pod's owner should look at, where more is known than that AWS refuses: one line, vetted, no secret.
+    pub advice: Option<String>,
+}
+
+impl Denial {
+    /// A refusal of which no more is known than its code.
+    #[must_use]
+    pub fn new(cause: impl Into<String>) -> Self {
+        Self { cause: cause.into(), advice: None }
+    }
+
+    /// The same refusal with advice.
+    #[must_use]
+    pub fn advice(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
 }

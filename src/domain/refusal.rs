@@ -97,13 +97,15 @@ impl Reason {
     }
 }
 
-/// A refused request: the public reason, and the private cause for logs. Only the first leaves the process.
+/// A refused request: the public reason and advice, and the private cause for logs, which never leaves the process.
 #[derive(Debug, Clone)]
 pub struct Refusal {
     /// The public reason.
     pub reason: Reason,
     /// For whoever reads the logs; never a token, a header or an unvetted upstream text.
     pub cause: String,
+    /// What the caller is told in place of the reason's general advice, where more is known: one line, vetted, no secret.
+    pub advice: Option<String>,
     /// When asking again makes sense, for reasons that pass.
     pub retry_after: Option<Duration>,
 }
@@ -112,7 +114,14 @@ impl Refusal {
     /// A refusal with a private cause.
     #[must_use]
     pub fn new(reason: Reason, cause: impl Into<String>) -> Self {
-        Self { reason, cause: cause.into(), retry_after: None }
+        Self { reason, cause: cause.into(), advice: None, retry_after: None }
+    }
+
+    /// The same refusal with advice of its own.
+    #[must_use]
+    pub fn advice(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
     }
 
     /// The same refusal with a time after which asking again makes sense.

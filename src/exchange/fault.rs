@@ -18,7 +18,7 @@ use aws_smithy_types::date_time::Format;
 
 use crate::base::clock::{Now, from_unix_seconds};
 use crate::domain::identity::Subject;
-use crate::domain::mint::{Failure, Order};
+use crate::domain::mint::{Denial, Failure, Order};
 use crate::egress::fetch::root_cause;
 
 /// The longest `Retry-After` that is believed. A deliberate bound, the only one, so that a typo upstream of a day does not outlast
@@ -112,15 +112,19 @@ impl<'a> Answer<'a> {
             (408 | 500..=599, _) => Failure::Unavailable(self.label()),
             (_, code) if TRANSIENT_ERRORS.contains(&code) => Failure::Unavailable(self.label()),
             (200..=299, _) => Failure::Bug("it can't be parsed".into()),
-            (400, "AccessDeniedException") if !self.message.contains(ACTION) => Failure::Denied(self.label()),
-            (400, "ExpiredTokenException") if expired == Expired::PodToken => Failure::Denied(self.label()),
-            (400, "InvalidTokenException") | (400 | 404, "ResourceNotFoundException") => Failure::Denied(self.label()),
+            (400, "AccessDeniedException") if !self.message.contains(ACTION) => self.denied(),
+            (400, "ExpiredTokenException") if expired == Expired::PodToken => self.denied(),
+            (400, "InvalidTokenException") | (400 | 404, "ResourceNotFoundException") => self.denied(),
             (400, "AccessDeniedException" | "ExpiredTokenException") => Failure::Misconfigured(self.label()),
             (400, code) if CALLER_REFUSED.contains(&code) => Failure::Misconfigured(self.label()),
             (400, code) if !code.is_empty() => Failure::Bug(self.label()),
             // Whoever answers so is not EKS Auth: the signature check, a proxy, a captive portal, a wrong endpoint.
             _ => Failure::Misconfigured(self.label()),
         }
+    }
+
+    fn denied(&self) -> Failure {
+        Failure::Denied(Denial::new(self.label()))
     }
 
     fn throttled(&self, now: Now) -> Failure {

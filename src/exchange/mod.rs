@@ -52,6 +52,7 @@ impl Mint for Exchanges {
         Box::pin(async move {
             match order.grant.exchange() {
                 Exchange::PodIdentity => self.pod_identity.exchange(&order).await,
+                Exchange::WebIdentity(_) => Err(Failure::Bug("no such exchange yet".into())),
             }
         })
     }

@@ -14,7 +14,7 @@ use crate::base::clock::{Clock, unix_seconds};
 use crate::domain::credential::Credential;
 use crate::domain::identity::{BearerToken, Identity, Presented, Subject, TokenDigest};
 use crate::domain::mint::{Failure, Mint, Order, Urgency};
-use crate::domain::policy::{POD_IDENTITY_AUDIENCE, grant};
+use crate::domain::policy::{Claimant, POD_IDENTITY_AUDIENCE, Policy};
 use crate::egress::aws::Aws;
 use crate::egress::fake::{Answer, Fake, https};
 use crate::egress::https::Https;
@@ -91,7 +91,9 @@ pub(super) fn order(subject: Subject, patience: Duration) -> Order {
     Order {
         subject: Arc::new(subject),
         presented: Arc::new(presented),
-        grant: grant(&POD_IDENTITY_AUDIENCE.into(), None).unwrap(),
+        grant: Policy::without_rules(Some("demo".into()))
+            .grant(&Claimant::new("default", "s"), &POD_IDENTITY_AUDIENCE.into(), None, None)
+            .unwrap(),
         urgency: Urgency::Foreground,
         deadline: Clock::System.now().mono + patience,
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use serde_json::{Value, json};
 
-use crate::domain::mint::{Failure, Mint};
+use crate::domain::mint::{Denial, Failure, Mint};
 use crate::egress::aws::NodeIdentity;
 use crate::egress::fake::{Answer, Authority, Fake, https};
 use crate::exchange::testing::{
@@ -97,7 +97,7 @@ async fn a_node_that_may_not_call_is_not_the_pods_fault() {
 #[tokio::test]
 async fn a_failure_tells_code_and_request_and_no_other_text() {
     let failure = error(400, "AccessDeniedException", verified()).await;
-    assert_eq!(failure, Failure::Denied("AccessDeniedException, status 400, request r-1".into()));
+    assert_eq!(failure, Failure::Denied(Denial::new("AccessDeniedException, status 400, request r-1")));
     let long = "x".repeat(65);
     assert_eq!(error(403, &long, verified()).await, Failure::Misconfigured("no known code, status 403, request r-1".into()));
 }

@@ -59,7 +59,7 @@ struct Body<'a> {
 impl Replies {
     /// Renders the bodies.
     pub(super) fn new() -> Self {
-        Self { bodies: Reason::iter().map(|reason| (reason, body(reason))).collect() }
+        Self { bodies: Reason::iter().map(|reason| (reason, body(reason, advice::of(reason)))).collect() }
     }
 
     /// 200 with a credentials document. `headers` is any map that has served its purpose: its memory is used again.
@@ -77,7 +77,8 @@ impl Replies {
     /// The answer to a refused request; `headers` as for [`Replies::document`].
     pub(super) fn refusal(&self, refusal: &Refusal, headers: HeaderMap) -> Reply {
         let kind = kind(refusal.reason);
-        let body = self.bodies.get(&refusal.reason).cloned().unwrap_or_default();
+        let general = || self.bodies.get(&refusal.reason).cloned().unwrap_or_default();
+        let body = refusal.advice.as_deref().map_or_else(general, |advice| body(refusal.reason, advice));
         let mut reply = with_body(kind.status(), body, headers);
         let headers = reply.headers_mut();
         if kind == Kind::ServiceUnavailable {
@@ -129,8 +130,8 @@ fn retry_after(delay: Option<Duration>) -> HeaderValue {
     HeaderValue::from(seconds.max(1))
 }
 
-fn body(reason: Reason) -> Bytes {
-    let (code, message) = (kind(reason).code(), advice::of(reason));
+fn body(reason: Reason, message: &str) -> Bytes {
+    let code = kind(reason).code();
     let body = Body { code, message, code_again: code, message_again: message };
     serde_json::to_vec(&body).map(Bytes::from).unwrap_or_default()
 }

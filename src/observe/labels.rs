@@ -28,6 +28,12 @@ pub enum Outcome {
 pub enum Operation {
     /// EKS Auth.
     AssumeRoleForPodIdentity,
+    /// STS, with a token.
+    AssumeRoleWithWebIdentity,
+    /// STS, with the credentials of the session before.
+    AssumeRole,
+    /// EKS, for the cluster's issuer.
+    DescribeCluster,
     /// A key set or a discovery document.
     Jwks,
 }

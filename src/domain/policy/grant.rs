@@ -1,0 +1,107 @@
+//! What was granted, down to the last parameter of each call: nothing later looks at the policy again.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Permission to make and serve one credential, and how to make it. Only [`crate::domain::policy`] makes one. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Grant(Arc<Plan>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Plan {
+    audience: Arc<str>,
+    target: Option<Arc<str>>,
+    exchange: Exchange,
+    chain: Vec<Hop>,
+}
+
+/// How a token becomes a session.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Exchange {
+    /// EKS Auth `AssumeRoleForPodIdentity`: the association decides the role.
+    PodIdentity,
+    /// STS `AssumeRoleWithWebIdentity`.
+    WebIdentity(WebIdentity),
+}
+
+/// The parameters of `AssumeRoleWithWebIdentity`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WebIdentity {
+    /// `RoleArn`.
+    pub role: String,
+    /// `RoleSessionName`.
+    pub session_name: String,
+    /// `DurationSeconds`.
+    pub duration: Duration,
+    /// `PolicyArns`: managed policies that narrow the session.
+    pub policy_arns: Vec<String>,
+}
+
+/// One link of a chain: the parameters of an `AssumeRole` that the session before it calls.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Hop {
+    /// `RoleArn`.
+    pub role: String,
+    /// `RoleSessionName`.
+    pub session_name: String,
+    /// `DurationSeconds`, at most an hour: AWS gives a chained session no more.
+    pub duration: Duration,
+    /// `ExternalId`.
+    pub external_id: Option<String>,
+    /// `SourceIdentity`.
+    pub source_identity: Option<String>,
+    /// `Tags`, key and value, in the policy's order.
+    pub tags: Vec<(String, String)>,
+    /// `TransitiveTagKeys`.
+    pub transitive_tags: Vec<String>,
+    /// `PolicyArns`: managed policies that narrow the session.
+    pub policy_arns: Vec<String>,
+}
+
+impl Grant {
+    /// The right of a caller whose token bears `audience`; `target` is the NAME that was asked for.
+    pub(super) fn new(audience: Arc<str>, target: Option<Arc<str>>, exchange: Exchange, chain: Vec<Hop>) -> Self {
+        Self(Arc::new(Plan { audience, target, exchange, chain }))
+    }
+
+    /// The audience of the tokens by which it is made.
+    #[must_use]
+    pub fn audience(&self) -> &Arc<str> {
+        &self.0.audience
+    }
+
+    /// The NAME that was asked for; `None` is the default role.
+    #[must_use]
+    pub fn target(&self) -> Option<&str> {
+        self.0.target.as_deref()
+    }
+
+    /// The exchange to begin with.
+    #[must_use]
+    pub fn exchange(&self) -> &Exchange {
+        &self.0.exchange
+    }
+
+    /// The roles to assume one after the other behind the exchange; the last one is served.
+    #[must_use]
+    pub fn chain(&self) -> &[Hop] {
+        &self.0.chain
+    }
+}
+
+impl PartialEq for Grant {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl Eq for Grant {}
+
+impl Hash for Grant {
+    /// What tells the grants of one caller apart; whole plans would make every look-up slow.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.target().hash(state);
+    }
+}
