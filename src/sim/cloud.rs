@@ -127,6 +127,15 @@ impl Cloud {
         &self.state.keys
     }
 
+    /// Lets EKS Auth and STS accept tokens of a real cluster's `issuer`, besides the cloud's own, by the keys of this JWKS
+    /// (RFC 7517 §5). Said again, it replaces that issuer's keys.
+    ///
+    /// # Errors
+    /// When the JWKS holds no key that Kubernetes signs with.
+    pub fn trust_issuer(&self, issuer: &str, jwks: &[u8]) -> Result<(), String> {
+        self.state.issuers.trust(issuer, jwks)
+    }
+
     /// How calls to come are answered.
     #[must_use]
     pub fn script(&self) -> &Script {

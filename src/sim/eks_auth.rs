@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::domain::identity::TokenDigest;
 use crate::domain::policy::POD_IDENTITY_AUDIENCE;
 use crate::sim::fault::Fault;
-use crate::sim::keys::Rejected;
+use crate::sim::issuers::Known;
+use crate::sim::jwt::Rejected;
 use crate::sim::pod::Kubernetes;
 use crate::sim::random;
 use crate::sim::script::cluster_in;
@@ -31,8 +32,7 @@ pub(super) fn assume_role(state: &State, request: &Request<Bytes>, expires_at: S
         return Err(Fault::resource_not_found(&format!("No cluster found for name: {cluster}.")));
     }
     let token = token_in(request.body()).ok_or_else(Fault::invalid_request)?;
-    let claims = state.keys.verify(&token, POD_IDENTITY_AUDIENCE).map_err(rejected)?;
-    let pod = claims.kubernetes;
+    let pod = pod_of(state, &token).map_err(rejected)?;
     let name = (pod.namespace.clone(), pod.serviceaccount.name.clone());
     if state.dissociated.lock().contains(&name) {
         let (namespace, service_account) = name;
@@ -70,11 +70,18 @@ fn unauthenticated(why: Unauthenticated) -> Fault {
     }
 }
 
-fn rejected(why: Rejected) -> Fault {
-    match why {
-        Rejected::Expired => Fault::expired_token(),
-        Rejected::Invalid(reason) => Fault::invalid_token(reason),
+/// The pod that a good token names.
+fn pod_of(state: &State, token: &str) -> Result<Kubernetes, Rejected> {
+    let claims = state.issuers.verify(token, Known::All, state.config.clock.now().unix())?;
+    if claims.aud != [POD_IDENTITY_AUDIENCE] {
+        return Err(Rejected::Audience);
     }
+    let pod = claims.kubernetes.and_then(|kubernetes| serde_json::from_value(kubernetes).ok());
+    pod.ok_or(Rejected::MissingClaims)
+}
+
+fn rejected(why: Rejected) -> Fault {
+    if matches!(why, Rejected::Expired(_)) { Fault::expired_token() } else { Fault::invalid_token(&why.to_string()) }
 }
 
 fn answer(state: &State, pod: &Kubernetes, expires_at: SystemTime) -> Value {

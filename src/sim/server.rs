@@ -26,7 +26,7 @@ use crate::sim::calls::Call;
 use crate::sim::eks_auth;
 use crate::sim::fault::Fault;
 use crate::sim::issuer;
-use crate::sim::keys;
+use crate::sim::jwt;
 use crate::sim::random;
 use crate::sim::response::{Payload, halved, insert, response};
 use crate::sim::script::{Behaviour, Operation};
@@ -103,7 +103,7 @@ struct Task<'a> {
 impl Task<'_> {
     fn call(&self) -> Call {
         let (token, subject) = match self.operation {
-            Operation::EksAuth => eks_auth::token_in(self.request.body()).map(|token| keys::peek(&token)).unzip(),
+            Operation::EksAuth => eks_auth::token_in(self.request.body()).map(|token| jwt::peek(&token)).unzip(),
             Operation::Sts => (None, Some(sts::access_key_of(&self.request))),
             Operation::Discovery | Operation::Jwks => (None, None),
         };

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use crate::sim::calls::Calls;
 use crate::sim::cloud::{Conditions, Config};
 use crate::sim::fault::Fault;
+use crate::sim::issuers::Issuers;
 use crate::sim::keys::Keys;
 use crate::sim::random;
 use crate::sim::script::{Behaviour, Operation, Script};
@@ -18,6 +19,7 @@ pub(super) struct State {
     pub(super) issuer: String,
     pub(super) conditions: Mutex<Conditions>,
     pub(super) keys: Keys,
+    pub(super) issuers: Issuers,
     pub(super) script: Script,
     pub(super) calls: Calls,
     pub(super) sessions: Sessions,
@@ -27,9 +29,11 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(config: Config, issuer: String) -> Self {
+        let keys = Keys::new(&issuer, config.algorithm, config.clock.clone());
         Self {
             conditions: Mutex::new(config.conditions),
-            keys: Keys::new(&issuer, config.algorithm, config.clock.clone()),
+            issuers: Issuers::new(keys.clone()),
+            keys,
             config,
             issuer,
             script: Script::default(),

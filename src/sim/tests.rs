@@ -23,7 +23,7 @@ use crate::base::clock::Clock;
 use crate::domain::policy::POD_IDENTITY_AUDIENCE;
 use crate::sim::cloud::{Cloud, Conditions, Config};
 use crate::sim::fault::Fault;
-use crate::sim::keys::Algorithm;
+use crate::sim::keys::{Algorithm, Keys};
 use crate::sim::pod::PodSpec;
 use crate::sim::script::{Behaviour, Operation};
 
@@ -205,6 +205,23 @@ async fn eks_auth_judges_token_cluster_and_association() {
     assert!(refused(&token).await.is_resource_not_found_exception());
     cloud.associate("default", "app");
     assert!(assume(&client, CLUSTER, &token).await.is_ok());
+}
+
+#[tokio::test]
+async fn tokens_of_a_trusted_issuer_are_accepted_too() {
+    let cloud = cloud().await;
+    let client = eks_auth(&cloud, node(&cloud), "us-east-1");
+    for algorithm in [Algorithm::Rs256, Algorithm::Es256, Algorithm::Es384] {
+        let real = Keys::new("https://kubernetes.default.svc", algorithm, Clock::System);
+        let token = real.token(&PodSpec::new("default", "app", "app-0"), POD_IDENTITY_AUDIENCE, HOUR);
+        assert!(assume(&client, CLUSTER, &token).await.unwrap_err().is_invalid_token_exception(), "{algorithm:?}");
+        cloud.trust_issuer("https://kubernetes.default.svc", real.jwks().to_string().as_bytes()).unwrap();
+        assert!(assume(&client, CLUSTER, &token).await.is_ok(), "{algorithm:?}");
+    }
+    assert!(assume_well(&cloud, &token(&cloud)).await.is_ok(), "its own are as good as before");
+    for junk in ["", "{}", r#"{"keys":[{"kid":"a","kty":"OKP","alg":"EdDSA"}]}"#] {
+        assert!(cloud.trust_issuer("https://junk.example", junk.as_bytes()).is_err(), "{junk}");
+    }
 }
 
 #[tokio::test]
