@@ -78,8 +78,7 @@ impl Identity {
 
     /// The session that a request for `role` makes of `parent`, whose transitive tags and source identity it inherits.
     pub(super) fn assume(parent: &Self, role: &RoleArn, request: &RoleRequest) -> Self {
-        let is_inherited = |(key, _): &&(String, String)| parent.transitive_tag_keys.contains(key);
-        let inherited = parent.tags.iter().filter(is_inherited);
+        let inherited = parent.tags.iter().filter(|(key, _)| parent.hands_on(key));
         Self {
             arn: role.session(&request.session_name),
             user_id: format!("{}:{}", role.unique_id(), request.session_name),
@@ -88,6 +87,11 @@ impl Identity {
             transitive_tag_keys: parent.transitive_tag_keys.iter().chain(&request.transitive_tag_keys).cloned().collect(),
             source_identity: parent.source_identity.clone().or_else(|| request.source_identity.clone()),
         }
+    }
+
+    /// Whether sessions made by this one inherit the tag of this key; keys are not case-sensitive.
+    pub(super) fn hands_on(&self, key: &str) -> bool {
+        self.transitive_tag_keys.iter().any(|transitive| transitive.to_lowercase() == key.to_lowercase())
     }
 
     pub(super) fn account(&self) -> &str {

@@ -23,11 +23,16 @@ fn document(root: &str, content: &Value) -> String {
 
 fn elements(value: &Value) -> String {
     match value {
-        Value::Object(members) => members.iter().map(|(name, value)| format!("<{name}>{}</{name}>", elements(value))).collect(),
-        Value::Array(members) => members.iter().map(|value| format!("<member>{}</member>", elements(value))).collect(),
+        Value::Object(members) => members.iter().map(|(name, value)| element(name, value)).collect(),
+        Value::Array(members) => members.iter().map(|value| element("member", value)).collect(),
         Value::String(text) => escaped(text),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
     }
+}
+
+/// What is null is left out.
+fn element(name: &str, value: &Value) -> String {
+    if value.is_null() { String::new() } else { format!("<{name}>{}</{name}>", elements(value)) }
 }
 
 /// Text as XML content.

@@ -54,9 +54,7 @@ pub(super) fn role_arn(request: &RoleRequest) -> Result<RoleArn, Fault> {
 
 /// A source identity stays, and what is inherited is not passed again.
 fn keep_inheritance(caller: &Identity, request: &RoleRequest) -> Result<(), Fault> {
-    let is_inherited =
-        |key: &str| caller.transitive_tag_keys.iter().any(|inherited| inherited.to_lowercase() == key.to_lowercase());
-    if request.tags.iter().any(|(key, _)| is_inherited(key)) {
+    if request.tags.iter().any(|(key, _)| caller.hands_on(key)) {
         let message = "One of the specified transitive tag keys can't be set because it conflicts with a transitive tag key from the \
                        calling session.";
         return Err(Fault::sts_invalid_parameter_value(message));

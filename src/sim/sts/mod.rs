@@ -80,6 +80,10 @@ fn issued(state: &State, granted: &Granted, expires_at: Option<SystemTime>) -> V
         "SessionToken": session.session_token.expose(),
         "Expiration": rfc3339(session.expires_at),
     });
-    let user = json!({ "Arn": granted.identity.arn, "AssumedRoleId": granted.identity.user_id });
-    json!({ "Credentials": credentials, "AssumedRoleUser": user, "PackedPolicySize": granted.packed_policy_percent })
+    json!({
+        "Credentials": credentials,
+        "AssumedRoleUser": { "Arn": granted.identity.arn, "AssumedRoleId": granted.identity.user_id },
+        "PackedPolicySize": granted.packed_policy_percent,
+        "SourceIdentity": granted.identity.source_identity,
+    })
 }

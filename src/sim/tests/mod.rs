@@ -1,10 +1,15 @@
 //! The simulated cloud, driven by the AWS SDK and by raw HTTP.
 
+mod eks;
+mod roles;
+mod web_identity;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_eksauth::config::{BehaviorVersion, Region};
 use aws_sdk_eksauth::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_eksauth::operation::RequestId;
@@ -75,28 +80,41 @@ async fn refused(cloud: &Cloud, fault: Fault) -> EksAuthError {
     assume_well(cloud, &token(cloud)).await.unwrap_err()
 }
 
-async fn caller_identity(cloud: &Cloud, credentials: Credentials) -> StsResult {
-    let config = aws_sdk_sts::Config::builder()
+fn sts(cloud: &Cloud, credentials: Option<Credentials>) -> aws_sdk_sts::Client {
+    let mut config = aws_sdk_sts::Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .endpoint_url(cloud.sts_url())
         .region(Region::new("us-east-1"))
-        .retry_config(RetryConfig::disabled())
-        .credentials_provider(credentials);
-    let client = aws_sdk_sts::Client::from_conf(config.build());
-    client.get_caller_identity().send().await.map_err(SdkError::into_service_error)
+        .retry_config(RetryConfig::disabled());
+    config.set_credentials_provider(credentials.map(SharedCredentialsProvider::new));
+    aws_sdk_sts::Client::from_conf(config.build())
+}
+
+async fn caller_identity(cloud: &Cloud, credentials: Credentials) -> StsResult {
+    sts(cloud, Some(credentials)).get_caller_identity().send().await.map_err(SdkError::into_service_error)
+}
+
+fn credentials_of(issued: aws_sdk_sts::types::Credentials) -> Credentials {
+    Credentials::new(issued.access_key_id, issued.secret_access_key, Some(issued.session_token), None, "test")
+}
+
+fn credentials_from_eks(issued: aws_sdk_eksauth::types::Credentials) -> Credentials {
+    Credentials::new(issued.access_key_id, issued.secret_access_key, Some(issued.session_token), None, "test")
 }
 
 async fn session(cloud: &Cloud) -> Credentials {
-    let output = assume_well(cloud, &token(cloud)).await.unwrap();
-    let issued = output.credentials.unwrap();
-    Credentials::new(issued.access_key_id, issued.secret_access_key, Some(issued.session_token), None, "test")
+    credentials_from_eks(assume_well(cloud, &token(cloud)).await.unwrap().credentials.unwrap())
 }
 
 /// One request on a connection of its own: everything that came back until the server closed, and how it ended.
 async fn raw(cloud: &Cloud, head: &str) -> (String, std::io::Result<usize>) {
+    raw_with(cloud, head, "").await
+}
+
+async fn raw_with(cloud: &Cloud, head: &str, body: &str) -> (String, std::io::Result<usize>) {
     let mut stream = TcpStream::connect(cloud.issuer().trim_start_matches("http://")).await.unwrap();
-    stream.write_all(format!("{head}\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    stream.write_all(format!("{head}\r\nHost: x\r\nConnection: close\r\n\r\n{body}").as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
     let end = stream.read_to_end(&mut bytes).await;
     (String::from_utf8(bytes).unwrap(), end)
