@@ -73,12 +73,12 @@ fn issued(answer: AssumeRoleOutput, link: &Link<'_>, caller: &Issued, now: Now) 
     if !link.role.has_session(&session.assumed_role_arn, &link.hop.session_name) {
         return Err(Fault::Role);
     }
-    let callers = [&caller.provenance.caller_access_key_ids[..], &[caller.session.access_key_id.clone()]].concat();
-    let provenance = Provenance {
-        role_arn: session.assumed_role_arn.clone(),
-        upstream_request_id,
-        caller_access_key_ids: callers,
-        ..caller.provenance.clone()
-    };
+    let role_arn = session.assumed_role_arn.clone();
+    let mut provenance = Provenance { role_arn, upstream_request_id, ..caller.provenance.clone() };
+    provenance.caller_access_key_ids.push(caller.session.access_key_id.clone());
     Ok(Issued::new(session, provenance))
 }
+
+#[cfg(test)]
+#[path = "chain_tests.rs"]
+mod tests;

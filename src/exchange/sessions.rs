@@ -136,3 +136,7 @@ impl Hash for SessionKey {
         (&self.subject, self.way()).hash(state);
     }
 }
+
+#[cfg(test)]
+#[path = "sessions_tests.rs"]
+mod tests;

@@ -59,3 +59,7 @@ fn issued(answer: AssumeRoleWithWebIdentityOutput, trust: &Trust<'_>, now: Now) 
     };
     Ok(Issued::new(session, provenance))
 }
+
+#[cfg(test)]
+#[path = "web_identity_tests.rs"]
+mod tests;
