@@ -8,7 +8,7 @@ use aws_smithy_types::DateTime;
 
 use crate::base::clock::{Now, from_unix_seconds};
 use crate::base::secret::Secret;
-use crate::domain::credential::{LEAST_SERVED_LIFE, Provenance, Session};
+use crate::domain::credential::{LEAST_SERVED_LIFE, Provenance, Session, account_of};
 use crate::domain::mint::Failure;
 
 /// The longest session of any role is 12 hours; the rest is for clocks that differ.
@@ -23,6 +23,8 @@ pub(super) enum Fault {
     Mismatch(&'static str),
     #[error("its role and session name are not those that were asked for")]
     Role,
+    #[error("its assumed role has no ARN of an assumed role")]
+    Arn,
     #[error("its expiration is not after the next 60 s and within 12 h 5 min")]
     Expiration,
 }
@@ -78,6 +80,9 @@ impl Keys {
         for (name, value) in members {
             present(name, value)?;
         }
+        if !is_assumed_role(&assumed_role_arn) {
+            return Err(Fault::Arn);
+        }
         Ok(Session {
             access_key_id: self.access_key_id,
             secret_access_key: self.secret_access_key,
@@ -97,6 +102,12 @@ pub(super) fn check(name: &'static str, answered: &str, of_token: &str) -> Resul
 /// Checks that a member that must be there is not empty.
 pub(super) fn present(name: &'static str, value: &str) -> Result<(), Fault> {
     if value.is_empty() { Err(Fault::Missing(name)) } else { Ok(()) }
+}
+
+/// Whether `arn` is one of a role session and of its alphabet, so that logs and advice may show it.
+fn is_assumed_role(arn: &str) -> bool {
+    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@:/-".contains(&byte);
+    account_of(arn).is_some() && arn.contains(":assumed-role/") && arn.bytes().all(is_known)
 }
 
 fn expiry(seconds: i64, now: Now) -> Result<SystemTime, Fault> {

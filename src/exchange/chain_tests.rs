@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::domain::mint::Failure;
 use crate::domain::policy::Hop;
 use crate::exchange::testing::sts::{
-    CI, Call, Cloud, TARGET, THIRD, altered, by_pod_identity, by_web_identity, error, hop, order_for,
+    CI, Call, Cloud, TARGET, THIRD, advice_of, altered, by_pod_identity, by_web_identity, error, hop, order_for,
 };
 use crate::exchange::testing::{bug, kind, now};
 
@@ -161,10 +161,7 @@ async fn every_refusal_has_its_meaning_and_its_advice() {
     ] {
         let failure = refused(status, code, message).await;
         assert_eq!(kind(&failure), expected, "{status} {code}");
-        let advice = match &failure {
-            Failure::Denied(denial) => denial.advice.as_deref().unwrap(),
-            _ => "",
-        };
+        let advice = advice_of(&failure);
         assert!(advice.contains(&told) && advice.is_empty() == told.is_empty(), "{status} {code}: {advice}");
         assert!(!format!("{failure:?}").contains("assumed-role/secret"), "{failure:?}");
     }

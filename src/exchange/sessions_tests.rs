@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::base::secret::Secret;
 use crate::domain::credential::{Provenance, Session};
+use crate::domain::identity::{BearerToken, Identity};
 use crate::domain::mint::{Denial, Mint};
 use crate::domain::policy::{POD_IDENTITY_AUDIENCE, WEB_IDENTITY_AUDIENCE};
 use crate::exchange::testing::sts::{
@@ -128,7 +129,7 @@ async fn a_new_base_shows_the_newest_token() {
     cloud.mint(&grant).await.unwrap();
     let mut order = order_for(&grant);
     let rotated = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ5In0.c2lnbmF0dXJl";
-    Arc::make_mut(&mut order.presented).token = crate::domain::identity::BearerToken::parse(rotated.as_bytes()).unwrap();
+    Arc::make_mut(&mut order.presented).token = BearerToken::parse(rotated.as_bytes()).unwrap();
     cloud.setup.exchanges.mint(order.clone()).await.unwrap();
     assert_eq!(cloud.calls().len(), 3, "a rotated token is no reason for a new base");
     cloud.later(3600);
@@ -169,9 +170,9 @@ fn a_key_is_all_that_makes_a_session_what_it_is() {
     assert_eq!(of(verified()), key(&whole, 1));
     for other in [
         delegated(),
-        Subject::Verified(crate::domain::identity::Identity { pod_uid: "other".into(), ..identity.clone() }),
-        Subject::Verified(crate::domain::identity::Identity { service_account: "other".into(), ..identity.clone() }),
-        Subject::Verified(crate::domain::identity::Identity { issuer: "https://other".into(), ..identity }),
+        Subject::Verified(Identity { pod_uid: "other".into(), ..identity.clone() }),
+        Subject::Verified(Identity { service_account: "other".into(), ..identity.clone() }),
+        Subject::Verified(Identity { issuer: "https://other".into(), ..identity }),
     ] {
         assert_ne!(of(other), key(&whole, 1));
     }
@@ -191,7 +192,7 @@ impl Bench {
     }
 
     /// Asks for the base session of one subject in a task of its own; if it is to be made, that ends as `ending` says.
-    fn get(&self, urgency: Urgency, patience: u64, ending: oneshot::Receiver<Result<(), Failure>>) -> Asking {
+    fn get(&self, urgency: Urgency, patience: u64, ending: oneshot::Receiver<Ended>) -> Asking {
         let (sessions, made) = (Arc::clone(&self.sessions), Arc::clone(&self.made));
         let deadline = self.clock.now().mono + Duration::from_secs(patience);
         let order = Order { urgency, deadline, ..order_for(&by_web_identity(Vec::new())) };
@@ -210,7 +211,8 @@ impl Bench {
     }
 }
 
-type Asking = tokio::task::JoinHandle<Result<(), Failure>>;
+type Ended = Result<(), Failure>;
+type Asking = tokio::task::JoinHandle<Ended>;
 
 fn issued(clock: &Clock, life: u64) -> Issued {
     let session = Session {
@@ -223,7 +225,7 @@ fn issued(clock: &Clock, life: u64) -> Issued {
     Issued::new(session, Provenance::default())
 }
 
-fn ending() -> (oneshot::Sender<Result<(), Failure>>, oneshot::Receiver<Result<(), Failure>>) {
+fn ending() -> (oneshot::Sender<Ended>, oneshot::Receiver<Ended>) {
     oneshot::channel()
 }
 
@@ -299,7 +301,7 @@ async fn no_more_than_so_many_are_kept_and_none_that_has_ended_or_was_left() {
     let order = order_for(&by_web_identity(Vec::new()));
     let key = |number: usize| {
         let Subject::Verified(identity) = verified() else { panic!() };
-        let subject = Subject::Verified(crate::domain::identity::Identity { pod_uid: number.to_string(), ..identity });
+        let subject = Subject::Verified(Identity { pod_uid: number.to_string(), ..identity });
         SessionKey { subject: Arc::new(subject), ..SessionKey::new(&order, 0) }
     };
     let kept = || bench.sessions.flights.lock().len();

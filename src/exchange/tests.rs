@@ -172,6 +172,12 @@ async fn an_answer_that_lacks_a_member_is_a_bug() {
         }
     }
     assert_eq!(answered_ok(&without("/credentials", "sessionToken")).await.unwrap_err(), bug("it lacks SessionToken"));
+    for arn in
+        ["arn:aws:sts::12:assumed-role/s3/x", "arn:aws:iam::111122223333:role/s3", "arn:aws:sts::111122223333:assumed-role/s3/\n"]
+    {
+        let failure = answered_ok(&with("/assumedRoleUser/arn", arn)).await.unwrap_err();
+        assert_eq!(failure, bug("its assumed role has no ARN of an assumed role"));
+    }
 }
 
 #[tokio::test]

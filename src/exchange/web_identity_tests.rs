@@ -10,7 +10,7 @@ use crate::base::clock::Clock;
 use crate::domain::mint::{Failure, Mint, Order};
 use crate::domain::policy::{Exchange, Grant, WEB_IDENTITY_AUDIENCE, WebIdentity};
 use crate::egress::fake::{Answer, Fake, https};
-use crate::exchange::testing::sts::{CI, Call, Cloud, altered, by_web_identity, document, error, order_for};
+use crate::exchange::testing::sts::{CI, Call, Cloud, advice_of, altered, by_web_identity, document, error, order_for};
 use crate::exchange::testing::{Setup, Source, TOKEN, bug, delegated, kind, now};
 
 #[tokio::test]
@@ -129,11 +129,6 @@ async fn refused(status: u16, code: &'static str, order: Order) -> Failure {
     failure
 }
 
-fn advice(failure: &Failure) -> &str {
-    let Failure::Denied(denial) = failure else { return "" };
-    denial.advice.as_deref().unwrap_or("none")
-}
-
 #[tokio::test]
 async fn every_refusal_has_its_meaning_and_its_advice() {
     let provider = "account 111111111111 needs the IAM OIDC provider arn:aws:iam::111111111111:oidc-provider/issuer with \
@@ -167,7 +162,7 @@ async fn every_refusal_has_its_meaning_and_its_advice() {
     ] {
         let failure = refused(status, code, order_for(&by_web_identity(Vec::new()))).await;
         assert_eq!(kind(&failure), expected, "{status} {code}");
-        let advice = advice(&failure);
+        let advice = advice_of(&failure);
         assert!(advice.contains(told) && advice.is_empty() == told.is_empty(), "{status} {code}: {advice}");
         assert!(!format!("{failure:?}").contains("upstream text"), "{failure:?}");
     }
@@ -177,7 +172,7 @@ async fn every_refusal_has_its_meaning_and_its_advice() {
 async fn an_expired_token_is_the_pods_fault_once_its_time_is_over() {
     let mut order = order_for(&by_web_identity(Vec::new()));
     Arc::make_mut(&mut order.presented).expires_at = Some(now());
-    assert!(advice(&refused(400, "ExpiredTokenException", order).await).contains("read it anew from its file"));
+    assert!(advice_of(&refused(400, "ExpiredTokenException", order).await).contains("read it anew from its file"));
 }
 
 #[tokio::test]

@@ -192,3 +192,9 @@ pub(in crate::exchange) fn held(answer: Answer, gate: &Arc<tokio::sync::Semaphor
     let Answer::Bytes(bytes) = answer else { panic!("not an answer in one piece") };
     Answer::Held(Arc::clone(gate), bytes)
 }
+
+/// What a denial advises; empty when it is none.
+pub(in crate::exchange) fn advice_of(failure: &Failure) -> &str {
+    let Failure::Denied(denial) = failure else { return "" };
+    denial.advice.as_deref().unwrap_or("none")
+}
