@@ -13,11 +13,11 @@ use crate::base::clock::Now;
 use crate::domain::credential::{Provenance, Session};
 use crate::domain::mint::{Failure, Order};
 use crate::domain::policy::Hop;
-use crate::exchange::answer::{Fault, Issued, Keys};
+use crate::exchange::answer::{Fault, Issued};
 use crate::exchange::fault;
 use crate::exchange::fault::advice::Link;
 use crate::exchange::role::Role;
-use crate::exchange::sts::{Sts, policies, seconds, unless_empty};
+use crate::exchange::sts::{Sts, policies, seconds, session, unless_empty};
 use crate::observe::metrics::Operation;
 
 /// Goes from the session of `caller` to the role of `hop`, the `number`th of the order's chain, in one call.
@@ -68,11 +68,8 @@ fn signed_by(session: &Session) -> Builder {
 /// What `answer` holds, if that is of the role that was asked for.
 fn issued(answer: AssumeRoleOutput, link: &Link<'_>, caller: &Issued, now: Now) -> Result<Issued, Fault> {
     let upstream_request_id = answer.request_id().map(str::to_owned);
-    let user = answer.assumed_role_user.ok_or(Fault::Missing("AssumedRoleUser"))?;
-    let session = Keys::from(answer.credentials.ok_or(Fault::Missing("Credentials"))?).session(user.arn, now)?;
-    if !link.role.has_session(&session.assumed_role_arn, &link.hop.session_name) {
-        return Err(Fault::Role);
-    }
+    let asked = (&link.role, link.hop.session_name.as_str());
+    let session = session(answer.assumed_role_user, answer.credentials, asked, now)?;
     let role_arn = session.assumed_role_arn.clone();
     let mut provenance = Provenance { role_arn, upstream_request_id, ..caller.provenance.clone() };
     provenance.caller_access_key_ids.push(caller.session.access_key_id.clone());

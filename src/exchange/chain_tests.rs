@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::domain::mint::Failure;
+use crate::domain::mint::{Failure, Urgency};
 use crate::domain::policy::Hop;
 use crate::exchange::testing::sts::{
     CI, Call, Cloud, TARGET, THIRD, advice_of, altered, by_pod_identity, by_web_identity, error, hop, order_for,
@@ -46,6 +46,18 @@ async fn behind_pod_identity_only_the_exchange_is_called_by_the_node() {
     for operation in ["assume_role_for_pod_identity", "assume_role"] {
         assert!(counted.contains(&format!("credlet_upstream_requests_total{{operation=\"{operation}\",result=\"ok\"}} 1")));
     }
+}
+
+#[tokio::test]
+async fn each_call_takes_a_permit_of_its_own() {
+    let cloud = Cloud::willing().await;
+    let began = cloud.setup.clock.now().mono;
+    for _ in 0..9 {
+        cloud.setup.budget.permit(Urgency::Foreground, began).await.unwrap();
+    }
+    cloud.mint(&by_web_identity(vec![hop(TARGET)])).await.unwrap();
+    let took = cloud.setup.clock.now().mono - began;
+    assert!(took > Duration::from_millis(190), "the burst of ten was over, and the next permit comes after 200 ms: {took:?}");
 }
 
 #[tokio::test]
@@ -149,6 +161,7 @@ async fn every_refusal_has_its_meaning_and_its_advice() {
         (400, "PackedPolicyTooLarge", "", "denied", "the six of EKS Pod Identity".into()),
         (400, "MalformedPolicyDocument", "", "denied", "account 333333333333".into()),
         (400, "ValidationError", "", "denied", "must be at least the 3600 s".into()),
+        (400, "InvalidParameterValue", "", "denied", "no tag may be passed".into()),
         (403, "RegionDisabledException", "", "denied", "account 333333333333".into()),
         (403, "ExpiredToken", "", "unavailable", String::new()),
         (400, "ExpiredTokenException", "", "unavailable", String::new()),

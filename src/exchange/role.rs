@@ -21,8 +21,8 @@ impl<'a> Role<'a> {
         let [partition, "iam", "", account, resource] = arn.strip_prefix("arn:")?.split(':').collect::<Vec<_>>()[..] else {
             return None;
         };
-        let (_, name) = resource.strip_prefix("role")?.rsplit_once('/')?;
-        Some(Self { arn, account, partition, name })
+        let name = resource.strip_prefix("role/")?.rsplit('/').next()?;
+        (!name.is_empty()).then_some(Self { arn, account, partition, name })
     }
 
     /// Whether `answered` is `arn:PARTITION:sts::ACCOUNT:assumed-role/NAME/SESSION` of this role and this session name. IAM tells
@@ -65,9 +65,15 @@ mod tests {
 
     #[test]
     fn nothing_but_the_arn_of_a_role_is_one() {
-        for arn in
-            ["", "arn:aws:iam::1:user/x", "arn:aws:sts::1:assumed-role/x/y", "arn:aws:iam::1:role", "arn:aws:iam:x:1:role/x"]
-        {
+        for arn in [
+            "",
+            "arn:aws:iam::1:user/x",
+            "arn:aws:sts::1:assumed-role/x/y",
+            "arn:aws:iam::1:role",
+            "arn:aws:iam::1:role/x/",
+            "arn:aws:iam::1:roles/x",
+            "arn:aws:iam:x:1:role/x",
+        ] {
             assert!(Role::of_grant(arn).is_err(), "{arn}");
         }
     }

@@ -8,13 +8,16 @@ use aws_config::SdkConfig;
 use aws_config::identity::IdentityCache;
 use aws_sdk_sts::Client;
 use aws_sdk_sts::config::Builder;
-use aws_sdk_sts::types::{Credentials, PolicyDescriptorType};
+use aws_sdk_sts::types::{AssumedRoleUser, Credentials, PolicyDescriptorType};
 use tokio::sync::OnceCell;
 
+use crate::base::clock::Now;
 use crate::base::secret::Secret;
+use crate::domain::credential::Session;
 use crate::domain::mint::{Failure, Order};
-use crate::exchange::answer::Keys;
+use crate::exchange::answer::{Fault, Keys};
 use crate::exchange::call::Calls;
+use crate::exchange::role::Role;
 
 /// Access to STS.
 #[derive(Debug)]
@@ -52,6 +55,18 @@ pub(super) fn policies(arns: &[String]) -> Option<Vec<PolicyDescriptorType>> {
 /// A list as a parameter: an empty one would be sent as an empty value, which is none of STS's lists.
 pub(super) fn unless_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
     Some(list).filter(|list| !list.is_empty())
+}
+
+/// The session in an answer, if that is of `role` and bears the name that was asked for.
+pub(super) fn session(
+    user: Option<AssumedRoleUser>,
+    credentials: Option<Credentials>,
+    (role, session_name): (&Role<'_>, &str),
+    now: Now,
+) -> Result<Session, Fault> {
+    let user = user.ok_or(Fault::Missing("AssumedRoleUser"))?;
+    let session = Keys::from(credentials.ok_or(Fault::Missing("Credentials"))?).session(user.arn, now)?;
+    if role.has_session(&session.assumed_role_arn, session_name) { Ok(session) } else { Err(Fault::Role) }
 }
 
 impl From<Credentials> for Keys {

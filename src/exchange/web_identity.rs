@@ -9,15 +9,15 @@ use crate::base::clock::Now;
 use crate::domain::credential::Provenance;
 use crate::domain::mint::{Failure, Order};
 use crate::domain::policy::WebIdentity;
-use crate::exchange::answer::{Fault, Issued, Keys, check};
+use crate::exchange::answer::{Fault, Issued, check};
 use crate::exchange::fault;
 use crate::exchange::fault::advice::Trust;
 use crate::exchange::role::Role;
-use crate::exchange::sts::{Sts, policies, seconds};
+use crate::exchange::sts::{Sts, policies, seconds, session};
 use crate::observe::metrics::Operation;
 
-/// Trades the order's token for a session of the role in `asked`, in one call. STS does not say whom a token names before it is
-/// trusted to name one, so a subject that nobody here has verified is never brought before it.
+/// Trades the order's token for a session of the role in `asked`, in one call. The grant chose that role for a subject, so the
+/// subject must have been verified before.
 pub(super) async fn exchange(sts: &Sts, order: &Order, asked: &WebIdentity) -> Result<Issued, Failure> {
     let identity = order.subject.identity();
     let identity = identity.ok_or_else(|| Failure::Bug("web identity for a token that was not verified here".into()))?;
@@ -45,11 +45,8 @@ fn issued(answer: AssumeRoleWithWebIdentityOutput, trust: &Trust<'_>, now: Now) 
     if let Some(audience) = &answer.audience {
         check("Audience", audience, trust.audience)?;
     }
-    let user = answer.assumed_role_user.ok_or(Fault::Missing("AssumedRoleUser"))?;
-    let session = Keys::from(answer.credentials.ok_or(Fault::Missing("Credentials"))?).session(user.arn, now)?;
-    if !trust.role.has_session(&session.assumed_role_arn, &trust.asked.session_name) {
-        return Err(Fault::Role);
-    }
+    let asked = (&trust.role, trust.asked.session_name.as_str());
+    let session = session(answer.assumed_role_user, answer.credentials, asked, now)?;
     let provenance = Provenance {
         namespace: trust.identity.namespace.clone(),
         service_account: trust.identity.service_account.clone(),

@@ -176,6 +176,15 @@ async fn an_expired_token_is_the_pods_fault_once_its_time_is_over() {
 }
 
 #[tokio::test]
+async fn an_issuer_whose_keys_sts_can_not_read_is_no_refusal() {
+    let message = "Couldn't retrieve verification key from your identity provider";
+    let cloud = Cloud::answering(move |_, _| error(400, "InvalidIdentityToken", message)).await;
+    let text = "STS can't read the keys of the tokens' issuer: InvalidIdentityToken, status 400, request r-1";
+    let failure = cloud.mint(&by_web_identity(Vec::new())).await.unwrap_err();
+    assert_eq!(failure, Failure::Unavailable(text.into()));
+}
+
+#[tokio::test]
 async fn a_page_in_place_of_xml_is_not_sts() {
     for (status, expected) in [(200, "bug"), (400, "misconfigured"), (403, "misconfigured"), (502, "unavailable")] {
         let cloud = Cloud::answering(move |_, _| Answer::http(status, "", "<html>sign in</html>")).await;

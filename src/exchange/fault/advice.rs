@@ -105,7 +105,7 @@ fn parameters(code: &str, role: &Role<'_>, seconds: u64) -> Option<String> {
         "MalformedPolicyDocument" => Some(format!(
             "STS can't apply a session policy to {arn}: each of its policyArns must name a managed policy of AWS or of account {account}"
         )),
-        "ValidationError" => Some(format!(
+        "ValidationError" | "InvalidParameterValue" => Some(format!(
             "STS refuses the parameters for {arn}: its maximum session duration must be at least the {seconds} s that are asked for, \
              and no tag may be passed that the calling session has as a transitive one"
         )),
