@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::OnceCell;
 use tokio::time::timeout_at;
 
@@ -80,7 +80,7 @@ impl Sessions {
     }
 
     /// What is kept, without what is of no more use. There are few, and each look costs a call to AWS anyway.
-    fn swept(&self) -> parking_lot::MutexGuard<'_, HashMap<SessionKey, Arc<Flight>>> {
+    fn swept(&self) -> MutexGuard<'_, HashMap<SessionKey, Arc<Flight>>> {
         let now = self.clock.now();
         let mut flights = self.flights.lock();
         flights.retain(|_, flight| flight.is_of_use(now));
