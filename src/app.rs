@@ -60,7 +60,7 @@ impl App {
             nonces: front.nonces(),
         };
         let aws = Arc::new(aws);
-        let policy = Policy::without_rules(Some(config.exchange.cluster_name.as_str().into()));
+        let policy = Policy::without_rules(config.exchange.cluster_name.as_deref().map(Into::into));
         let budget = UpstreamBudget::new(config.upstream, context.clone());
         let mint = Exchanges::new(config.exchange, Arc::clone(&aws), budget.clone(), context.clone());
         let broker = Arc::new(Broker {

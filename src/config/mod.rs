@@ -172,7 +172,7 @@ fn cache(checks: &mut Checks, flags: &ServerFlags) -> Option<cache::Config> {
 fn exchange(checks: &mut Checks, flags: &ServerFlags) -> Option<exchange::Config> {
     let cluster_name = checks.cluster_name(flags.cluster_name.as_deref());
     let endpoint = checks.endpoint(flags.endpoint.as_deref());
-    Some(exchange::Config { cluster_name: cluster_name?, endpoint })
+    Some(exchange::Config { cluster_name: Some(cluster_name?), endpoint })
 }
 
 fn logging(checks: &mut Checks, flags: &ServerFlags) -> Option<logging::Config> {

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 pub const TOKEN_BYTES: std::ops::RangeInclusive<usize> = 20..=16_384;
 
 /// The claims of a verified, pod-bound service account token (Kubernetes KEP-1205, KEP-4193).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// `iss`, exactly as configured.
     pub issuer: Arc<str>,
@@ -26,6 +26,14 @@ pub struct Identity {
     pub pod_uid: String,
     /// `kubernetes.io.node.name`; tokens from before Kubernetes 1.30 have none.
     pub node: Option<String>,
+}
+
+impl Identity {
+    /// The `sub` of its tokens, by which trust policies name it.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        format!("system:serviceaccount:{}:{}", self.namespace, self.service_account)
+    }
 }
 
 /// SHA-256 of a token: names it in memory and in logs without being it.
@@ -62,7 +70,7 @@ impl fmt::Debug for TokenDigest {
 }
 
 /// On whose behalf a credential is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// This process verified the token's signature and claims.
     Verified(Identity),
