@@ -18,6 +18,9 @@ use crate::base::secret::Secret;
 use crate::egress::https::Https;
 use crate::egress::trust;
 
+/// Discovery documents and key sets. An API server answers 406 for a key set that is not asked for by its own type (RFC 7517 §8.5).
+const ACCEPT: &str = "application/json, application/jwk-set+json";
+
 /// What to get, and within which bounds.
 #[derive(Debug, Clone, Copy)]
 pub struct Get<'a> {
@@ -114,7 +117,7 @@ pub fn is_private(url: &Url) -> bool {
 fn request(get: &Get<'_>) -> Result<HttpRequest, FetchError> {
     let mut request = HttpRequest::get(get.url).map_err(transport)?;
     let headers = request.headers_mut();
-    headers.insert("accept", "application/json");
+    headers.insert("accept", ACCEPT);
     if let Some(bearer) = get.bearer {
         let value = format!("Bearer {}", bearer.expose());
         headers.try_insert("authorization", value).map_err(|_| FetchError::Transport("the bearer token is malformed".into()))?;

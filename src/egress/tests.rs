@@ -40,6 +40,7 @@ async fn a_document_comes_with_its_age_and_the_bearer_goes_along() {
     assert_eq!(fetched, Fetched { body: "{}".into(), max_age: Some(Duration::from_secs(300)) });
     let request = &fake.requests()[0];
     assert!(request.starts_with("GET /keys HTTP/1.1\r\n") && request.contains("authorization: Bearer t0ken\r\n"), "{request}");
+    assert!(request.contains("accept: application/json, application/jwk-set+json\r\n"), "{request}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
+use crate::sim::role_request::RoleRequest;
 use crate::sim::script::Operation;
 
 /// One request that arrived.
@@ -13,10 +14,14 @@ pub struct Call {
     pub operation: Operation,
     /// When it arrived.
     pub at: SystemTime,
-    /// For whom, as the request claims: the token's `sub`, or the access key that signed.
+    /// The access key id that signed it, unproved.
+    pub signer: Option<String>,
+    /// For whom, as the token that it bore claims: its `sub`.
     pub subject: Option<String>,
-    /// Fingerprint of the token that it bore.
+    /// Fingerprint of that token.
     pub token: Option<String>,
+    /// What it asked STS for, when it assumes a role.
+    pub role: Option<RoleRequest>,
     /// The request id of the answer.
     pub request_id: String,
     /// The HTTP status of the answer; `None` as long as there is none.

@@ -12,7 +12,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
+use crate::sim::association::Association;
 use crate::sim::calls::Call;
+use crate::sim::iam::role::Role;
 use crate::sim::issuer::JWKS_PATH;
 use crate::sim::keys::{Algorithm, Keys};
 use crate::sim::script::{Operation, Script};
@@ -41,7 +43,7 @@ pub struct Config {
 /// How the simulated services do, for calls that the script says nothing about.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Conditions {
-    /// How long sessions live.
+    /// How long sessions of Pod Identity live, 59 minutes at most with a target role. STS grants what it is asked for.
     pub lifetime: Duration,
     /// How long AWS takes for any call, scripted ones too.
     pub latency: Duration,
@@ -69,7 +71,7 @@ impl Default for Conditions {
     }
 }
 
-/// A running cloud: issuer, EKS Auth and STS on one loopback port. Dropping it closes the port and every connection.
+/// A running cloud: issuer, EKS, EKS Auth and STS on one loopback port. Dropping it closes the port and every connection.
 #[derive(Debug)]
 pub struct Cloud {
     state: Arc<State>,
@@ -108,6 +110,12 @@ impl Cloud {
         &self.state.issuer
     }
 
+    /// The endpoint of the EKS control plane.
+    #[must_use]
+    pub fn eks_url(&self) -> &str {
+        &self.state.issuer
+    }
+
     /// The endpoint of STS.
     #[must_use]
     pub fn sts_url(&self) -> &str {
@@ -127,6 +135,15 @@ impl Cloud {
         &self.state.keys
     }
 
+    /// Lets EKS Auth and STS accept tokens of a real cluster's `issuer`, besides the cloud's own, by the keys of this JWKS
+    /// (RFC 7517 §5). Said again, it replaces that issuer's keys.
+    ///
+    /// # Errors
+    /// When the JWKS holds no key that Kubernetes signs with.
+    pub fn trust_issuer(&self, issuer: &str, jwks: &[u8]) -> Result<(), String> {
+        self.state.issuers.trust(issuer, jwks)
+    }
+
     /// How calls to come are answered.
     #[must_use]
     pub fn script(&self) -> &Script {
@@ -144,14 +161,30 @@ impl Cloud {
         *self.state.conditions.lock() = conditions;
     }
 
-    /// Gives a service account its Pod Identity association back. Each has one to begin with.
+    /// Gives a service account its Pod Identity association back. Each has one to begin with, of a role that is named like it.
     pub fn associate(&self, namespace: &str, service_account: &str) {
-        self.state.dissociated.lock().remove(&(namespace.to_owned(), service_account.to_owned()));
+        self.state.associations.lock().remove(&(namespace.to_owned(), service_account.to_owned()));
+    }
+
+    /// Gives a service account this Pod Identity association in place of the one that it has.
+    pub fn associate_with(&self, namespace: &str, service_account: &str, association: Association) {
+        self.state.associations.lock().insert((namespace.to_owned(), service_account.to_owned()), Some(association));
     }
 
     /// Takes a service account's Pod Identity association away.
     pub fn dissociate(&self, namespace: &str, service_account: &str) {
-        self.state.dissociated.lock().insert((namespace.to_owned(), service_account.to_owned()));
+        self.state.associations.lock().insert((namespace.to_owned(), service_account.to_owned()), None);
+    }
+
+    /// Adds a role, or replaces the one of its ARN. Sessions of it stay.
+    pub fn put_role(&self, role: Role) {
+        self.state.iam.put_role(role);
+    }
+
+    /// Makes `issuer` an OpenID Connect provider of an account, for tokens of these audiences. Its keys are the cloud's own, or
+    /// those of [`Cloud::trust_issuer`].
+    pub fn put_provider(&self, account: &str, issuer: &str, client_ids: &[&str]) {
+        self.state.iam.put_provider(account, issuer, client_ids);
     }
 
     /// All calls so far, in the order in which they arrived.

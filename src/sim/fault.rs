@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::sim::xml;
+
 /// An error answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -85,6 +87,12 @@ impl Fault {
         Self::new(404, "ResourceNotFoundException", message)
     }
 
+    /// EKS and EKS Auth: no cluster of this name.
+    #[must_use]
+    pub fn no_cluster(name: &str) -> Self {
+        Self::resource_not_found(&format!("No cluster found for name: {name}."))
+    }
+
     /// EKS Auth: the session that signed the request has expired; 403 tells it from the pod's own [`Fault::expired_token`].
     #[must_use]
     pub fn expired_caller() -> Self {
@@ -139,6 +147,68 @@ impl Fault {
         Self::new(403, "SignatureDoesNotMatch", message)
     }
 
+    /// STS: the caller may not assume the role; `message` says which action is missing.
+    #[must_use]
+    pub fn sts_access_denied(message: &str) -> Self {
+        Self::new(403, "AccessDenied", message)
+    }
+
+    /// STS: a parameter is against the API's model, or a duration against a limit.
+    #[must_use]
+    pub fn sts_validation(message: &str) -> Self {
+        Self::new(400, "ValidationError", message)
+    }
+
+    /// STS: parameters contradict each other or the calling session.
+    #[must_use]
+    pub fn sts_invalid_parameter_value(message: &str) -> Self {
+        Self::new(400, "InvalidParameterValue", message)
+    }
+
+    /// STS: the web identity token is not accepted; `message` says why.
+    #[must_use]
+    pub fn sts_invalid_identity_token(message: &str) -> Self {
+        Self::new(400, "InvalidIdentityToken", message)
+    }
+
+    /// STS: the web identity token expired at `exp`; both are Unix seconds.
+    #[must_use]
+    pub fn sts_expired_web_identity(now: i64, exp: i64) -> Self {
+        let message = format!("Token expired: current date/time {now} must be before the expiration date/time {exp}");
+        Self::new(400, "ExpiredTokenException", &message)
+    }
+
+    /// STS: a claim of the web identity token does not hold.
+    #[must_use]
+    pub fn sts_idp_rejected_claim() -> Self {
+        Self::new(403, "IDPRejectedClaim", "The identity provider (IdP) reported that authentication failed")
+    }
+
+    /// STS: it could not reach the issuer; to be tried again.
+    #[must_use]
+    pub fn sts_idp_communication_error() -> Self {
+        Self::new(400, "IDPCommunicationError", "The identity provider that was asked to verify the token could not be reached")
+    }
+
+    /// STS: a session policy is not JSON.
+    #[must_use]
+    pub fn sts_malformed_policy_document() -> Self {
+        Self::new(400, "MalformedPolicyDocument", "Syntax errors in policy.")
+    }
+
+    /// STS: session tags and policies take more than all of what is allotted.
+    #[must_use]
+    pub fn sts_packed_policy_too_large(percent: usize) -> Self {
+        let message = format!("Packed size of session tags consumes {percent}% of allotted space.");
+        Self::new(400, "PackedPolicyTooLarge", &message)
+    }
+
+    /// STS: it is not activated in the Region for the role's account.
+    #[must_use]
+    pub fn sts_region_disabled() -> Self {
+        Self::new(403, "RegionDisabledException", "STS is not activated in this region for account")
+    }
+
     /// The body of the rest-json protocol; the code goes into the header `x-amzn-ErrorType`.
     pub(super) fn json(&self) -> Value {
         json!({ "message": self.message })
@@ -147,16 +217,6 @@ impl Fault {
     /// The body of the query protocol.
     pub(super) fn xml(&self, request_id: &str) -> String {
         let kind = if self.status < 500 { "Sender" } else { "Receiver" };
-        let (code, message) = (escaped(&self.code), escaped(&self.message));
-        format!(
-            "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\n  <Error>\n    <Type>{kind}</Type>\n    \
-             <Code>{code}</Code>\n    <Message>{message}</Message>\n  </Error>\n  <RequestId>{request_id}</RequestId>\n\
-             </ErrorResponse>\n"
-        )
+        xml::error(kind, &self.code, &self.message, request_id)
     }
-}
-
-/// Text as XML content.
-pub(super) fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

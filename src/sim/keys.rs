@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::base::clock::Clock;
-use crate::domain::identity::TokenDigest;
 use crate::sim::key::Key;
 use crate::sim::pod::{Claims, PodSpec};
+use crate::sim::public_key::PublicKey;
 use crate::sim::random;
 
 /// An algorithm of JWS that Kubernetes signs with.
@@ -54,21 +54,12 @@ struct Ring {
     published: Vec<Value>,
 }
 
-/// Why a token is not accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rejected {
-    /// It is past its `exp`.
-    Expired,
-    /// Anything else; the text is for people.
-    Invalid(&'static str),
-}
-
 impl Keys {
     /// Keys of `issuer`, with one that is published and signs.
     #[must_use]
     pub fn new(issuer: &str, algorithm: Algorithm, clock: Clock) -> Self {
         let signer = generate(algorithm);
-        let ring = Ring { keys: vec![signer.clone()], published: vec![signer.jwk()], signer };
+        let ring = Ring { keys: vec![signer.clone()], published: vec![signer.public.jwk()], signer };
         Self { issuer: issuer.into(), clock, ring: Arc::new(Mutex::new(ring)) }
     }
 
@@ -99,7 +90,7 @@ impl Keys {
     #[must_use]
     pub fn header(&self) -> String {
         let signer = self.signer();
-        json!({ "alg": signer.algorithm.name(), "kid": signer.kid }).to_string()
+        json!({ "alg": signer.public.algorithm.name(), "kid": signer.public.kid }).to_string()
     }
 
     /// A token of exactly these two texts, whatever they say, signed by the key that signs: for forging.
@@ -114,13 +105,13 @@ impl Keys {
     /// The `kid` of the key that signs.
     #[must_use]
     pub fn kid(&self) -> String {
-        self.signer().kid.clone()
+        self.signer().public.kid.clone()
     }
 
     /// Makes a key that is neither published nor signs yet, and returns its `kid`.
     pub fn generate(&self, algorithm: Algorithm) -> String {
         let key = generate(algorithm);
-        let kid = key.kid.clone();
+        let kid = key.public.kid.clone();
         self.ring.lock().keys.push(key);
         kid
     }
@@ -145,7 +136,7 @@ impl Keys {
     pub fn publish(&self, kid: &str) {
         let mut ring = self.ring.lock();
         if let Some(key) = ring.find(kid) {
-            ring.published.push(key.jwk());
+            ring.published.push(key.public.jwk());
         }
     }
 
@@ -165,35 +156,14 @@ impl Keys {
         json!({ "keys": self.ring.lock().published })
     }
 
-    /// The claims of a token that one of these keys signed, published or not, for `audience`, and that is still good.
-    pub(super) fn verify(&self, token: &str, audience: &str) -> Result<Claims, Rejected> {
-        let (message, signature) = token.rsplit_once('.').ok_or(Rejected::Invalid("malformed"))?;
-        let (header, payload) = message.split_once('.').ok_or(Rejected::Invalid("malformed"))?;
-        let key = self.key_named_in(header).ok_or(Rejected::Invalid("unknown key"))?;
-        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| Rejected::Invalid("malformed signature"))?;
-        if !key.verifies(message.as_bytes(), &signature) {
-            return Err(Rejected::Invalid("signature mismatch"));
-        }
-        let claims: Claims = parse(payload).ok_or(Rejected::Invalid("missing claims"))?;
-        self.check(&claims, audience)?;
-        Ok(claims)
+    /// The exact `iss` of its tokens.
+    pub(super) fn issuer(&self) -> &str {
+        &self.issuer
     }
 
-    fn check(&self, claims: &Claims, audience: &str) -> Result<(), Rejected> {
-        let now = self.clock.now().unix();
-        let faults = [
-            (claims.exp <= now, Rejected::Expired),
-            (claims.nbf > now, Rejected::Invalid("not valid yet")),
-            (*claims.iss != *self.issuer, Rejected::Invalid("unknown issuer")),
-            (claims.aud != [audience], Rejected::Invalid("invalid audience")),
-        ];
-        faults.into_iter().find_map(|(is_fault, rejected)| is_fault.then_some(rejected)).map_or(Ok(()), Err)
-    }
-
-    fn key_named_in(&self, header: &str) -> Option<Arc<Key>> {
-        let header: Value = parse(header)?;
-        let key = self.ring.lock().find(header.get("kid")?.as_str()?)?;
-        (header.get("alg")?.as_str()? == key.algorithm.name()).then_some(key)
+    /// All public keys, published or not.
+    pub(super) fn all(&self) -> Vec<PublicKey> {
+        self.ring.lock().keys.iter().map(|key| key.public.clone()).collect()
     }
 
     fn signer(&self) -> Arc<Key> {
@@ -203,24 +173,13 @@ impl Keys {
 
 impl Ring {
     fn find(&self, kid: &str) -> Option<Arc<Key>> {
-        self.keys.iter().find(|key| key.kid == kid).cloned()
+        self.keys.iter().find(|key| key.public.kid == kid).cloned()
     }
 }
 
 #[expect(clippy::expect_used, reason = "generation fails only if memory does, and a fake has nobody to tell")]
 fn generate(algorithm: Algorithm) -> Arc<Key> {
     Arc::new(Key::generate(algorithm).expect("the system has entropy"))
-}
-
-fn parse<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
-}
-
-/// What records call a token, and the subject it claims, unverified.
-pub(super) fn peek(token: &str) -> (String, Option<String>) {
-    let payload: Option<Value> = token.split('.').nth(1).and_then(parse);
-    let subject = payload.and_then(|payload| payload.get("sub")?.as_str().map(str::to_owned));
-    (TokenDigest::of(token.as_bytes()).fingerprint(), subject)
 }
 
 #[cfg(test)]
@@ -231,6 +190,7 @@ mod tests {
     use jsonwebtoken::{DecodingKey, Validation};
 
     use super::*;
+    use crate::sim::jwt::{Jwt, Rejected, TokenClaims};
     use crate::sim::pod::NODE;
 
     const AUDIENCE: &str = "pods.eks.amazonaws.com";
@@ -242,6 +202,14 @@ mod tests {
 
     fn pod() -> PodSpec {
         PodSpec::new("default", "app", "app-0")
+    }
+
+    fn verify(keys: &Keys, token: &str) -> Result<TokenClaims, Rejected> {
+        Jwt::parse(token)?.verify(&keys.all(), keys.clock.now().unix())
+    }
+
+    fn parse(part: &str) -> Value {
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
     }
 
     #[test]
@@ -257,7 +225,7 @@ mod tests {
             validation.set_issuer(&["https://issuer.test"]);
             let decoded = jsonwebtoken::decode::<Claims>(&token, &DecodingKey::from_jwk(jwk).unwrap(), &validation).unwrap();
             assert_eq!(decoded.claims.sub, "system:serviceaccount:default:app");
-            assert_eq!(keys.verify(&token, AUDIENCE).unwrap().kubernetes.pod.name, "app-0");
+            assert_eq!(verify(&keys, &token).unwrap().kubernetes.unwrap()["pod"]["name"], "app-0");
         }
     }
 
@@ -268,9 +236,9 @@ mod tests {
         let pod = pod();
         let token = keys.token(&pod, AUDIENCE, HOUR);
         let mut parts = token.split('.');
-        let header: Value = parse(parts.next().unwrap()).unwrap();
+        let header = parse(parts.next().unwrap());
         assert_eq!(header, json!({ "alg": "ES256", "kid": keys.kid() }));
-        let mut payload: Value = parse(parts.next().unwrap()).unwrap();
+        let mut payload = parse(parts.next().unwrap());
         assert_eq!(payload["jti"].take().as_str().unwrap().len(), 36);
         let node = payload["kubernetes.io"]["node"].take();
         assert_eq!(node["name"], NODE);
@@ -290,16 +258,21 @@ mod tests {
         let clock = Clock::simulated(UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         let keys = Keys::new("https://issuer.test", Algorithm::Es256, clock.clone());
         let token = keys.token(&pod(), AUDIENCE, HOUR);
-        let verdict = |token: &str, audience| keys.verify(token, audience).map(|_| ());
-        assert_eq!(verdict(&token, "sts.amazonaws.com"), Err(Rejected::Invalid("invalid audience")));
-        assert_eq!(verdict("a.b.c", AUDIENCE), Err(Rejected::Invalid("unknown key")));
+        let verdict = |token: &str| verify(&keys, token).map(|_| ());
+        assert_eq!(verdict("a.b.c"), Err(Rejected::Malformed));
         let forged = keys.sign(&keys.header(), "{}");
         let (message, _) = token.rsplit_once('.').unwrap();
         let (_, signature) = forged.rsplit_once('.').unwrap();
-        assert_eq!(verdict(&format!("{message}.{signature}"), AUDIENCE), Err(Rejected::Invalid("signature mismatch")));
-        assert_eq!(verdict(&forged, AUDIENCE), Err(Rejected::Invalid("missing claims")));
+        assert_eq!(verdict(&format!("{message}.{signature}")), Err(Rejected::Signature));
+        assert_eq!(verdict(&forged), Err(Rejected::MissingClaims));
+        let (_, rest) = token.split_once('.').unwrap();
+        let other = URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256","kid":"other"}"#);
+        assert_eq!(verdict(&format!("{other}.{rest}")), Err(Rejected::UnknownKey));
+        clock.step(-1);
+        assert_eq!(verdict(&token), Err(Rejected::NotYetValid));
+        clock.step(1);
         clock.step(3600);
-        assert_eq!(verdict(&token, AUDIENCE), Err(Rejected::Expired));
+        assert_eq!(verdict(&token), Err(Rejected::Expired(1_800_003_600)));
     }
 
     #[test]
@@ -310,7 +283,7 @@ mod tests {
         assert_eq!((shown(), keys.kid()), (vec![json!(first)], first.clone()));
         keys.sign_with(&second);
         assert_eq!((shown(), keys.kid()), (vec![json!(first)], second.clone()));
-        assert!(keys.verify(&keys.token(&pod(), AUDIENCE, HOUR), AUDIENCE).is_ok(), "AWS knows what is not published");
+        assert!(verify(&keys, &keys.token(&pod(), AUDIENCE, HOUR)).is_ok(), "EKS knows what is not published");
         keys.publish(&second);
         keys.unpublish(&first);
         keys.publish_jwk(json!({ "kid": "weak" }));

@@ -80,6 +80,7 @@ mod tests {
 
     use super::*;
     use crate::base::clock::Clock;
+    use crate::sim::jwt::Jwt;
     use crate::sim::keys::Algorithm;
 
     #[tokio::test(start_paused = true)]
@@ -87,19 +88,20 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("token");
         let clock = Clock::simulated(std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-        let keys = Keys::new("https://issuer.test", Algorithm::Es256, clock);
+        let keys = Keys::new("https://issuer.test", Algorithm::Es256, clock.clone());
         let read = || fs::read_to_string(&path).unwrap();
+        let expiry = |token: &str| Jwt::parse(token).unwrap().verify(&keys.all(), clock.now().unix()).unwrap().exp;
         let ttl = Duration::from_secs(600);
         let kubelet = Kubelet::project(&keys, PodSpec::new("ns", "sa", "pod"), "aud", ttl, &path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let first = read();
-        assert_eq!(keys.verify(&first, "aud").unwrap().exp, 1_800_000_600);
+        assert_eq!(expiry(&first), 1_800_000_600);
 
         tokio::time::sleep(Duration::from_secs(479)).await;
         assert_eq!(read(), first);
         tokio::time::sleep(Duration::from_secs(2)).await;
         let second = read();
-        assert_eq!(keys.verify(&second, "aud").unwrap().exp, 1_800_001_080);
+        assert_eq!(expiry(&second), 1_800_001_080);
         kubelet.rotate_now().unwrap();
         let third = read();
         assert_ne!(third, second);

@@ -1,6 +1,8 @@
-//! Random identifiers in the alphabets that AWS and Kubernetes use.
+//! Identifiers in the alphabets that AWS and Kubernetes use: random ones, and such as follow from a name.
 
 use rand::RngExt;
+
+use crate::domain::identity::TokenDigest;
 
 /// Of access keys and unique ids: base 32.
 pub(super) const UPPER: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
@@ -23,6 +25,11 @@ pub(super) fn uuid() -> String {
     let hex = format!("{variant:032x}");
     let part = |range| hex.get(range).unwrap_or_default();
     format!("{}-{}-{}-{}-{}", part(0..8), part(8..12), part(12..16), part(16..20), part(20..32))
+}
+
+/// 17 characters after `prefix` that are always the same for a name.
+pub(super) fn stable_id(prefix: &str, name: &str) -> String {
+    format!("{prefix}{}0", TokenDigest::of(name.as_bytes()).fingerprint())
 }
 
 /// Whether something that happens at `rate` (0 to 1) happens this time.

@@ -5,48 +5,91 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::Method;
+use hyper::{Method, Request};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::sim::fault::Fault;
+use crate::sim::form::Form;
 
 /// What can be asked of the simulated cluster and AWS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::EnumIter, strum::IntoStaticStr)]
 pub enum Operation {
     /// EKS Auth `AssumeRoleForPodIdentity`.
     EksAuth,
-    /// Any action of STS.
-    Sts,
+    /// EKS `DescribeCluster`.
+    DescribeCluster,
+    /// STS `AssumeRole`.
+    AssumeRole,
+    /// STS `AssumeRoleWithWebIdentity`.
+    AssumeRoleWithWebIdentity,
+    /// STS `GetCallerIdentity`.
+    GetCallerIdentity,
+    /// Any other action of STS, which is refused.
+    OtherSts,
     /// The issuer's discovery document (OpenID Connect Discovery 1.0 §4).
     Discovery,
     /// The issuer's key set.
     Jwks,
 }
 
+/// How an operation is asked and answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// AWS's REST-JSON.
+    RestJson,
+    /// AWS's query protocol: a form and XML.
+    Query,
+    /// Documents of the cluster's issuer.
+    OpenId,
+}
+
 impl Operation {
-    /// The operation behind a method and path, as AWS's SDKs and OpenID send them.
-    pub(super) fn of(method: &Method, path: &str) -> Option<Self> {
-        let (get, post) = (method == Method::GET, method == Method::POST);
-        match path {
-            "/" if post => Some(Self::Sts),
+    /// The operation behind a request, as AWS's SDKs and OpenID send them.
+    pub(super) fn of(request: &Request<Bytes>) -> Option<Self> {
+        let (get, post) = (request.method() == Method::GET, request.method() == Method::POST);
+        match request.uri().path() {
+            "/" if post => Some(Self::of_action(&Form::of(request.body()).get("Action").unwrap_or_default())),
             "/.well-known/openid-configuration" if get => Some(Self::Discovery),
             "/openid/v1/jwks" if get => Some(Self::Jwks),
             path if post && cluster_in(path).is_some() => Some(Self::EksAuth),
+            path if get && described_in(path).is_some() => Some(Self::DescribeCluster),
             _ => None,
+        }
+    }
+
+    fn of_action(action: &str) -> Self {
+        match action {
+            "AssumeRole" => Self::AssumeRole,
+            "AssumeRoleWithWebIdentity" => Self::AssumeRoleWithWebIdentity,
+            "GetCallerIdentity" => Self::GetCallerIdentity,
+            _ => Self::OtherSts,
+        }
+    }
+
+    pub(super) fn protocol(self) -> Protocol {
+        match self {
+            Self::EksAuth | Self::DescribeCluster => Protocol::RestJson,
+            Self::AssumeRole | Self::AssumeRoleWithWebIdentity | Self::GetCallerIdentity | Self::OtherSts => Protocol::Query,
+            Self::Discovery | Self::Jwks => Protocol::OpenId,
         }
     }
 
     /// Whether AWS serves it, and not the cluster.
     pub(super) fn is_aws(self) -> bool {
-        matches!(self, Self::EksAuth | Self::Sts)
+        self.protocol() != Protocol::OpenId
     }
 }
 
 /// The cluster named in the path of `AssumeRoleForPodIdentity`.
 pub(super) fn cluster_in(path: &str) -> Option<&str> {
     path.strip_prefix("/clusters/")?.strip_suffix("/assume-role-for-pod-identity")
+}
+
+/// The cluster named in the path of `DescribeCluster`.
+pub(super) fn described_in(path: &str) -> Option<&str> {
+    path.strip_prefix("/clusters/").filter(|name| !name.contains('/'))
 }
 
 /// What to do with one call. Those that alter an answer need one to alter: a call that is refused for its own faults is refused
@@ -78,9 +121,9 @@ pub enum Behaviour {
     },
     /// Answer with a session that ends so many seconds from now; a negative number is in the past.
     ExpiresIn(i64),
-    /// Answer well but for one member of the JSON, by its pointer (RFC 6901).
+    /// Answer well but for one member, by its pointer (RFC 6901) in the JSON, or in STS's result as its elements nest.
     With(&'static str, Value),
-    /// Answer well but without one member of the JSON, by its pointer (RFC 6901).
+    /// Answer well but without one member, by its pointer likewise.
     Without(&'static str),
 }
 

@@ -23,15 +23,20 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::sim::calls::Call;
+use crate::sim::eks;
 use crate::sim::eks_auth;
 use crate::sim::fault::Fault;
+use crate::sim::form::Form;
 use crate::sim::issuer;
-use crate::sim::keys;
+use crate::sim::jwt;
 use crate::sim::random;
 use crate::sim::response::{Payload, halved, insert, response};
-use crate::sim::script::{Behaviour, Operation};
+use crate::sim::role_request::RoleRequest;
+use crate::sim::script::{Behaviour, Operation, Protocol};
+use crate::sim::sigv4::Signature;
 use crate::sim::state::State;
 use crate::sim::sts;
+use crate::sim::xml;
 
 /// Pause after an accept that failed, for want of descriptors as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -70,7 +75,7 @@ async fn connection(stream: TcpStream, state: Arc<State>) {
 async fn exchange(state: &State, reset: &Notify, request: Request<Incoming>) -> Result<Response<Payload>, hyper::Error> {
     let (parts, body) = request.into_parts();
     let request = Request::from_parts(parts, body.collect().await?.to_bytes());
-    let Some(operation) = Operation::of(request.method(), request.uri().path()) else {
+    let Some(operation) = Operation::of(&request) else {
         return Ok(response(404, "text/plain", Bytes::from_static(b"404 page not found\n")));
     };
     let task = Task { state, operation, request, request_id: random::uuid() };
@@ -102,14 +107,28 @@ struct Task<'a> {
 
 impl Task<'_> {
     fn call(&self) -> Call {
-        let (token, subject) = match self.operation {
-            Operation::EksAuth => eks_auth::token_in(self.request.body()).map(|token| keys::peek(&token)).unzip(),
-            Operation::Sts => (None, Some(sts::access_key_of(&self.request))),
-            Operation::Discovery | Operation::Jwks => (None, None),
+        let form = || Form::of(self.request.body());
+        let (token, role) = match self.operation {
+            Operation::EksAuth => (eks_auth::token_in(self.request.body()), None),
+            Operation::AssumeRole => (None, Some(RoleRequest::of(&form()))),
+            Operation::AssumeRoleWithWebIdentity => (form().get("WebIdentityToken"), Some(RoleRequest::of(&form()))),
+            Operation::DescribeCluster
+            | Operation::GetCallerIdentity
+            | Operation::OtherSts
+            | Operation::Discovery
+            | Operation::Jwks => (None, None),
         };
-        let at = self.state.config.clock.now().wall;
-        let (operation, request_id) = (self.operation, self.request_id.clone());
-        Call { operation, at, subject: subject.flatten(), token, request_id, status: None }
+        let (token, subject) = token.map(|token| jwt::peek(&token)).unzip();
+        Call {
+            operation: self.operation,
+            at: self.state.config.clock.now().wall,
+            signer: Signature::of(&self.request).ok().map(|signature| signature.access_key_id.to_owned()),
+            subject: subject.flatten(),
+            token,
+            role,
+            request_id: self.request_id.clone(),
+            status: None,
+        }
     }
 
     async fn perform(&self, reset: &Notify) -> Response<Payload> {
@@ -145,14 +164,12 @@ impl Task<'_> {
 
     /// The honest answer, altered as `behaviour` says.
     fn answer(&self, behaviour: &Behaviour) -> Response<Payload> {
-        let mut document = match self.document(self.expiry(behaviour)) {
+        let mut document = match self.document(self.scripted_expiry(behaviour)) {
             Ok(document) => document,
             Err(fault) => return self.refusal(&fault),
         };
-        if let Document::Json(json) = &mut document {
-            alter(json, behaviour);
-        }
-        let mut response = response(200, self.content_type(), document.into_bytes());
+        alter(&mut document, behaviour);
+        let mut response = response(200, self.content_type(), self.rendered(&document).into());
         if !self.operation.is_aws() {
             let max_age = format!("public, max-age={}", self.state.config.max_age.as_secs());
             insert(&mut response, "cache-control", &max_age);
@@ -160,31 +177,41 @@ impl Task<'_> {
         response
     }
 
-    fn document(&self, expires_at: SystemTime) -> Result<Document, Fault> {
+    fn document(&self, expires_at: Option<SystemTime>) -> Result<Value, Fault> {
+        let (state, request) = (self.state, &self.request);
         match self.operation {
-            Operation::EksAuth => eks_auth::assume_role(self.state, &self.request, expires_at).map(Document::Json),
-            Operation::Sts => sts::answer(self.state, &self.request, &self.request_id).map(Document::Xml),
-            Operation::Discovery => Ok(Document::Json(issuer::discovery(self.state))),
-            Operation::Jwks => Ok(Document::Json(issuer::jwks(self.state))),
+            Operation::EksAuth => eks_auth::assume_role_for_pod_identity(state, request, expires_at),
+            Operation::DescribeCluster => eks::describe_cluster(state, request),
+            Operation::AssumeRole => sts::assume_role(state, request, expires_at),
+            Operation::AssumeRoleWithWebIdentity => sts::assume_role_with_web_identity(state, request, expires_at),
+            Operation::GetCallerIdentity => sts::get_caller_identity(state, request),
+            Operation::OtherSts => Err(sts::unknown_action(request)),
+            Operation::Discovery => Ok(issuer::discovery(state)),
+            Operation::Jwks => Ok(issuer::jwks(state)),
+        }
+    }
+
+    fn rendered(&self, document: &Value) -> String {
+        match self.operation.protocol() {
+            Protocol::Query => xml::result(self.operation.into(), document, &self.request_id),
+            Protocol::RestJson | Protocol::OpenId => document.to_string(),
         }
     }
 
     fn content_type(&self) -> &'static str {
-        match self.operation {
-            Operation::EksAuth | Operation::Discovery => "application/json",
-            Operation::Jwks => "application/jwk-set+json",
-            Operation::Sts => "text/xml",
+        match self.operation.protocol() {
+            Protocol::Query => "text/xml",
+            Protocol::OpenId if self.operation == Operation::Jwks => "application/jwk-set+json",
+            Protocol::RestJson | Protocol::OpenId => "application/json",
         }
     }
 
     fn refusal(&self, fault: &Fault) -> Response<Payload> {
-        let mut response = match self.operation {
-            Operation::Sts => response(fault.status, "text/xml", fault.xml(&self.request_id).into()),
-            Operation::EksAuth | Operation::Discovery | Operation::Jwks => {
-                response(fault.status, "application/json", fault.json().to_string().into())
-            }
+        let mut response = match self.operation.protocol() {
+            Protocol::Query => response(fault.status, "text/xml", fault.xml(&self.request_id).into()),
+            Protocol::RestJson | Protocol::OpenId => response(fault.status, "application/json", fault.json().to_string().into()),
         };
-        if self.operation == Operation::EksAuth {
+        if self.operation.protocol() == Protocol::RestJson {
             insert(&mut response, "x-amzn-errortype", &fault.code);
         }
         if let Some(delay) = fault.retry_after {
@@ -193,11 +220,10 @@ impl Task<'_> {
         response
     }
 
-    fn expiry(&self, behaviour: &Behaviour) -> SystemTime {
-        let now = self.state.config.clock.now().wall;
-        let Behaviour::ExpiresIn(seconds) = behaviour else { return now + self.state.conditions.lock().lifetime };
-        let distance = Duration::from_secs(seconds.unsigned_abs());
-        if *seconds < 0 { now - distance } else { now + distance }
+    fn scripted_expiry(&self, behaviour: &Behaviour) -> Option<SystemTime> {
+        let Behaviour::ExpiresIn(seconds) = behaviour else { return None };
+        let (now, distance) = (self.state.config.clock.now().wall, Duration::from_secs(seconds.unsigned_abs()));
+        Some(if *seconds < 0 { now - distance } else { now + distance })
     }
 }
 
@@ -210,19 +236,5 @@ fn alter(json: &mut Value, behaviour: &Behaviour) {
         && let Some(Value::Object(members)) = json.pointer_mut(parent)
     {
         members.remove(name);
-    }
-}
-
-enum Document {
-    Json(Value),
-    Xml(String),
-}
-
-impl Document {
-    fn into_bytes(self) -> Bytes {
-        match self {
-            Self::Json(json) => json.to_string().into(),
-            Self::Xml(text) => text.into(),
-        }
     }
 }

@@ -14,15 +14,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::clock::{Now, from_unix_seconds, unix_seconds};
 use crate::base::secret::Secret;
-use crate::domain::credential::Session;
+use crate::domain::credential::{Session, account_of};
+use crate::sim::iam::arn::RoleArn;
 use crate::sim::random;
+use crate::sim::role_request::RoleRequest;
 use crate::sim::sigv4::{Scope, Signature, Unauthenticated};
 
-/// The account of all that is simulated.
+/// The account of node, cluster and pods that nothing else is said of.
 pub(super) const ACCOUNT: &str = "111122223333";
 
-/// Characters that bring a session token to about 1 KB, the length of a real one.
-const PADDING: usize = 560;
+/// Bytes of content that bring a session token to about 1 KB, the length of a real one.
+const CONTENT_BYTES: usize = 740;
 
 /// Bytes of the MAC before a token's content: HMAC-SHA256.
 const MAC_BYTES: usize = 32;
@@ -39,20 +41,62 @@ pub(super) struct Sessions {
 pub(super) struct Principal {
     pub(super) access_key_id: String,
     pub(super) secret: Secret,
-    pub(super) arn: String,
-    /// `UserId` of `GetCallerIdentity`.
-    pub(super) user_id: String,
+    pub(super) identity: Identity,
     expires_at: Option<SystemTime>,
 }
 
+/// Who a principal is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Identity {
+    /// Of the user, or of the role session.
+    pub(super) arn: String,
+    /// `UserId` of `GetCallerIdentity`.
+    pub(super) user_id: String,
+    /// The role of a role session; a user has none.
+    pub(super) role_arn: Option<String>,
+    /// Session tags, inherited ones too.
+    pub(super) tags: Vec<(String, String)>,
+    /// Keys of the tags that sessions made by this one inherit.
+    pub(super) transitive_tag_keys: Vec<String>,
+    /// Once set it stays over a chain.
+    pub(super) source_identity: Option<String>,
+}
+
 /// What a session token says.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Content {
     access_key_id: String,
-    arn: String,
-    user_id: String,
+    identity: Identity,
     expires_at: i64,
     padding: String,
+}
+
+impl Identity {
+    pub(super) fn user(arn: &str, user_id: &str) -> Self {
+        Self { arn: arn.to_owned(), user_id: user_id.to_owned(), ..Self::default() }
+    }
+
+    /// The session that a request for `role` makes of `parent`, whose transitive tags and source identity it inherits.
+    pub(super) fn assume(parent: &Self, role: &RoleArn, request: &RoleRequest) -> Self {
+        let inherited = parent.tags.iter().filter(|(key, _)| parent.hands_on(key));
+        Self {
+            arn: role.session(&request.session_name),
+            user_id: format!("{}:{}", role.unique_id(), request.session_name),
+            role_arn: Some(role.as_str().to_owned()),
+            tags: inherited.chain(&request.tags).cloned().collect(),
+            transitive_tag_keys: parent.transitive_tag_keys.iter().chain(&request.transitive_tag_keys).cloned().collect(),
+            source_identity: parent.source_identity.clone().or_else(|| request.source_identity.clone()),
+        }
+    }
+
+    /// Whether sessions made by this one inherit the tag of this key; keys are not case-sensitive.
+    pub(super) fn hands_on(&self, key: &str) -> bool {
+        self.transitive_tag_keys.iter().any(|transitive| transitive.to_lowercase() == key.to_lowercase())
+    }
+
+    pub(super) fn account(&self) -> &str {
+        account_of(&self.arn).unwrap_or_default()
+    }
 }
 
 impl Sessions {
@@ -60,28 +104,29 @@ impl Sessions {
         let node = Principal {
             access_key_id: format!("AKIA{}", random::text(random::UPPER, 16)),
             secret: Secret::new(random::text(random::MIXED, 40)),
-            arn: format!("arn:aws:iam::{ACCOUNT}:user/node"),
-            user_id: format!("AIDA{}", random::text(random::UPPER, 17)),
+            identity: Identity::user(
+                &format!("arn:aws:iam::{ACCOUNT}:user/node"),
+                &format!("AIDA{}", random::text(random::UPPER, 17)),
+            ),
             expires_at: None,
         };
         Self { mac: hmac::Key::new(hmac::HMAC_SHA256, random::text(random::MIXED, 64).as_bytes()), node }
     }
 
-    /// A new session of the assumed role `arn`.
-    pub(super) fn issue(&self, arn: &str, user_id: &str, expires_at: SystemTime) -> Session {
+    /// A new session.
+    pub(super) fn issue(&self, identity: &Identity, expires_at: SystemTime) -> Session {
         let content = Content {
             access_key_id: format!("ASIA{}", random::text(random::UPPER, 16)),
-            arn: arn.to_owned(),
-            user_id: user_id.to_owned(),
+            identity: identity.clone(),
             expires_at: unix_seconds(expires_at),
-            padding: random::text(random::MIXED, PADDING),
+            padding: String::new(),
         };
         Session {
             secret_access_key: self.secret_of(&content.access_key_id),
-            session_token: self.seal(&content),
+            session_token: self.seal(&padded(content.clone())),
             access_key_id: content.access_key_id,
             expires_at,
-            assumed_role_arn: content.arn,
+            assumed_role_arn: content.identity.arn,
         }
     }
 
@@ -109,8 +154,7 @@ impl Sessions {
         Some(Principal {
             secret: self.secret_of(&content.access_key_id),
             access_key_id: content.access_key_id,
-            arn: content.arn,
-            user_id: content.user_id,
+            identity: content.identity,
             expires_at: Some(from_unix_seconds(content.expires_at).unwrap_or(SystemTime::UNIX_EPOCH)),
         })
     }
@@ -132,4 +176,9 @@ impl Sessions {
         hmac::verify(&self.mac, content, mac).ok()?;
         serde_json::from_slice(content).ok()
     }
+}
+
+fn padded(content: Content) -> Content {
+    let length = serde_json::json!(content).to_string().len();
+    Content { padding: random::text(random::MIXED, CONTENT_BYTES.saturating_sub(length)), ..content }
 }

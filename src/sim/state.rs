@@ -1,15 +1,18 @@
 //! What the simulated services share.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
+use crate::sim::association::Association;
 use crate::sim::calls::Calls;
 use crate::sim::cloud::{Conditions, Config};
 use crate::sim::fault::Fault;
+use crate::sim::iam::Iam;
+use crate::sim::issuers::Issuers;
 use crate::sim::keys::Keys;
 use crate::sim::random;
-use crate::sim::script::{Behaviour, Operation, Script};
+use crate::sim::script::{Behaviour, Operation, Protocol, Script};
 use crate::sim::sessions::Sessions;
 
 #[derive(Debug)]
@@ -18,24 +21,29 @@ pub(super) struct State {
     pub(super) issuer: String,
     pub(super) conditions: Mutex<Conditions>,
     pub(super) keys: Keys,
+    pub(super) issuers: Issuers,
     pub(super) script: Script,
     pub(super) calls: Calls,
     pub(super) sessions: Sessions,
-    /// Namespaces and names of service accounts without an association.
-    pub(super) dissociated: Mutex<BTreeSet<(String, String)>>,
+    pub(super) iam: Iam,
+    /// What has been said of service accounts, by namespace and name: their association, or that they have none.
+    pub(super) associations: Mutex<BTreeMap<(String, String), Option<Association>>>,
 }
 
 impl State {
     pub(super) fn new(config: Config, issuer: String) -> Self {
+        let keys = Keys::new(&issuer, config.algorithm, config.clock.clone());
         Self {
             conditions: Mutex::new(config.conditions),
-            keys: Keys::new(&issuer, config.algorithm, config.clock.clone()),
+            issuers: Issuers::new(keys.clone()),
+            keys,
             config,
             issuer,
             script: Script::default(),
             calls: Calls::default(),
             sessions: Sessions::new(),
-            dissociated: Mutex::default(),
+            iam: Iam::default(),
+            associations: Mutex::default(),
         }
     }
 
@@ -48,5 +56,5 @@ impl State {
 }
 
 fn bad_luck(operation: Operation) -> Fault {
-    if operation == Operation::Sts { Fault::sts_internal_failure() } else { Fault::internal_server() }
+    if operation.protocol() == Protocol::Query { Fault::sts_internal_failure() } else { Fault::internal_server() }
 }

@@ -1,10 +1,15 @@
 //! The simulated cloud, driven by the AWS SDK and by raw HTTP.
 
+mod eks;
+mod roles;
+mod web_identity;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_eksauth::config::{BehaviorVersion, Region};
 use aws_sdk_eksauth::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_eksauth::operation::RequestId;
@@ -23,7 +28,7 @@ use crate::base::clock::Clock;
 use crate::domain::policy::POD_IDENTITY_AUDIENCE;
 use crate::sim::cloud::{Cloud, Conditions, Config};
 use crate::sim::fault::Fault;
-use crate::sim::keys::Algorithm;
+use crate::sim::keys::{Algorithm, Keys};
 use crate::sim::pod::PodSpec;
 use crate::sim::script::{Behaviour, Operation};
 
@@ -75,28 +80,41 @@ async fn refused(cloud: &Cloud, fault: Fault) -> EksAuthError {
     assume_well(cloud, &token(cloud)).await.unwrap_err()
 }
 
-async fn caller_identity(cloud: &Cloud, credentials: Credentials) -> StsResult {
-    let config = aws_sdk_sts::Config::builder()
+fn sts(cloud: &Cloud, credentials: Option<Credentials>) -> aws_sdk_sts::Client {
+    let mut config = aws_sdk_sts::Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .endpoint_url(cloud.sts_url())
         .region(Region::new("us-east-1"))
-        .retry_config(RetryConfig::disabled())
-        .credentials_provider(credentials);
-    let client = aws_sdk_sts::Client::from_conf(config.build());
-    client.get_caller_identity().send().await.map_err(SdkError::into_service_error)
+        .retry_config(RetryConfig::disabled());
+    config.set_credentials_provider(credentials.map(SharedCredentialsProvider::new));
+    aws_sdk_sts::Client::from_conf(config.build())
+}
+
+async fn caller_identity(cloud: &Cloud, credentials: Credentials) -> StsResult {
+    sts(cloud, Some(credentials)).get_caller_identity().send().await.map_err(SdkError::into_service_error)
+}
+
+fn credentials_of(issued: aws_sdk_sts::types::Credentials) -> Credentials {
+    Credentials::new(issued.access_key_id, issued.secret_access_key, Some(issued.session_token), None, "test")
+}
+
+fn credentials_from_eks(issued: aws_sdk_eksauth::types::Credentials) -> Credentials {
+    Credentials::new(issued.access_key_id, issued.secret_access_key, Some(issued.session_token), None, "test")
 }
 
 async fn session(cloud: &Cloud) -> Credentials {
-    let output = assume_well(cloud, &token(cloud)).await.unwrap();
-    let issued = output.credentials.unwrap();
-    Credentials::new(issued.access_key_id, issued.secret_access_key, Some(issued.session_token), None, "test")
+    credentials_from_eks(assume_well(cloud, &token(cloud)).await.unwrap().credentials.unwrap())
 }
 
 /// One request on a connection of its own: everything that came back until the server closed, and how it ended.
 async fn raw(cloud: &Cloud, head: &str) -> (String, std::io::Result<usize>) {
+    raw_with(cloud, head, "").await
+}
+
+async fn raw_with(cloud: &Cloud, head: &str, body: &str) -> (String, std::io::Result<usize>) {
     let mut stream = TcpStream::connect(cloud.issuer().trim_start_matches("http://")).await.unwrap();
-    stream.write_all(format!("{head}\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    stream.write_all(format!("{head}\r\nHost: x\r\nConnection: close\r\n\r\n{body}").as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
     let end = stream.read_to_end(&mut bytes).await;
     (String::from_utf8(bytes).unwrap(), end)
@@ -208,6 +226,23 @@ async fn eks_auth_judges_token_cluster_and_association() {
 }
 
 #[tokio::test]
+async fn tokens_of_a_trusted_issuer_are_accepted_too() {
+    let cloud = cloud().await;
+    let client = eks_auth(&cloud, node(&cloud), "us-east-1");
+    for algorithm in [Algorithm::Rs256, Algorithm::Es256, Algorithm::Es384] {
+        let real = Keys::new("https://kubernetes.default.svc", algorithm, Clock::System);
+        let token = real.token(&PodSpec::new("default", "app", "app-0"), POD_IDENTITY_AUDIENCE, HOUR);
+        assert!(assume(&client, CLUSTER, &token).await.unwrap_err().is_invalid_token_exception(), "{algorithm:?}");
+        cloud.trust_issuer("https://kubernetes.default.svc", real.jwks().to_string().as_bytes()).unwrap();
+        assert!(assume(&client, CLUSTER, &token).await.is_ok(), "{algorithm:?}");
+    }
+    assert!(assume_well(&cloud, &token(&cloud)).await.is_ok(), "its own are as good as before");
+    for junk in ["", "{}", r#"{"keys":[{"kid":"a","kty":"OKP","alg":"EdDSA"}]}"#] {
+        assert!(cloud.trust_issuer("https://junk.example", junk.as_bytes()).is_err(), "{junk}");
+    }
+}
+
+#[tokio::test]
 async fn sts_names_who_signed() {
     let cloud = cloud().await;
     let session = session(&cloud).await;
@@ -216,7 +251,7 @@ async fn sts_names_who_signed() {
     let arn = output.arn().unwrap();
     assert!(arn.starts_with("arn:aws:sts::111122223333:assumed-role/default-app/eks-demo-app-0-"), "{arn}");
     assert!(output.user_id().unwrap().ends_with(arn.rsplit('/').next().unwrap()));
-    assert_eq!(cloud.calls().last().unwrap().subject.as_deref(), Some(session.access_key_id()));
+    assert_eq!(cloud.calls().last().unwrap().signer.as_deref(), Some(session.access_key_id()));
     let node = caller_identity(&cloud, node(&cloud)).await.unwrap();
     assert_eq!(node.arn(), Some("arn:aws:iam::111122223333:user/node"));
 }
@@ -233,7 +268,7 @@ async fn sts_refuses_what_is_not_a_session() {
     assert_eq!(code(mixed(secret, None)).await, "InvalidClientTokenId");
     cloud.script().next(Operation::EksAuth, [Behaviour::ExpiresIn(-1)]);
     assert_eq!(code(session(&cloud).await).await, "ExpiredToken");
-    cloud.script().next(Operation::Sts, [Fault::sts_throttling().into()]);
+    cloud.script().next(Operation::GetCallerIdentity, [Fault::sts_throttling().into()]);
     assert_eq!(code(good.clone()).await, "Throttling");
     assert_eq!(cloud.calls().last().unwrap().status, Some(400), "STS throttles with 400");
 }
@@ -333,7 +368,7 @@ async fn calls_are_recorded_and_logged_without_tokens() {
     assert_eq!(Some(call.request_id.as_str()), output.request_id());
     assert!(!format!("{:?}{cloud:?}", cloud.calls()).contains(&token));
     let counts: Vec<_> = Operation::iter().map(|operation| cloud.count(operation)).collect();
-    assert_eq!(counts, [1, 0, 0, 0]);
+    assert_eq!(counts, [1, 0, 0, 0, 0, 0, 0, 0]);
 }
 
 #[tokio::test]

@@ -1,0 +1,99 @@
+"""A real Kubernetes cluster of one or two nodes in namespaces of this machine: etcd, API server, controllers, scheduler, kubelets,
+containerd, runc and a bridge network, without an engine or an image registry. Needs root, Debian, Go and Python; 10 s to start.
+
+    python3 tests/cluster/lab build             what a cluster needs, made once (10 min) and kept in $CREDLET_CACHE
+    python3 tests/cluster/lab up [--nodes 2]    the same, then a cluster until standard input ends; one line of JSON describes it
+    python3 tests/cluster/lab kubectl ARGS…     as its admin, from another terminal
+    python3 tests/cluster/lab node N ARGS…      a command in the namespaces of node N
+
+On the standard input of `up` a line "stop api-server" or "start api-server" does so, and is answered by a line "done". When it
+ends, or this process does in any way, everything ends: processes, namespaces, cgroups and files.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import signal
+import sys
+
+from build import build, packages_folder
+from cluster import Cluster
+
+# Locked while a cluster runs, which it describes: the nodes' addresses and cgroups are this machine's.
+RUNNING = pathlib.Path("/run/lock/credlet-cluster")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="lab", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("build")
+    commands.add_parser("up").add_argument("--nodes", type=int, choices=(1, 2), default=1)
+    for name in ("kubectl", "node"):
+        commands.add_parser(name, add_help=False).add_argument("words", nargs=argparse.REMAINDER)
+    arguments = parser.parse_args()
+    if arguments.command == "build":
+        build()
+    elif arguments.command == "up":
+        up(arguments.nodes)
+    elif arguments.command == "kubectl":
+        enter(0, [*running()["kubectl"], *arguments.words])
+    else:
+        enter(int(arguments.words[0]) - 1, arguments.words[1:])
+
+
+def up(nodes: int) -> None:
+    # The same as the end of the input: the cluster is left as a context is.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    build()
+    with RUNNING.open("a+") as lock:
+        with contextlib.suppress(KeyboardInterrupt), the_only_one(lock), Cluster(nodes) as cluster:
+            description = json.dumps({**cluster.description(), "python": packages_folder()})
+            print(description, file=lock, flush=True)
+            say(description)
+            for line in sys.stdin:
+                obey(cluster, line.strip())
+
+
+@contextlib.contextmanager
+def the_only_one(lock):
+    """Waits until no other cluster runs on this machine."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("cluster: another one runs on this machine: waiting for its end", file=sys.stderr, flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    lock.truncate(0)
+    yield
+    lock.truncate(0)
+
+
+def obey(cluster: Cluster, line: str) -> None:
+    orders = {"stop api-server": cluster.stop_api_server, "start api-server": cluster.start_api_server}
+    if line not in orders:
+        sys.exit(f"no such order: {line}")
+    orders[line]()
+    say("done")
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def running() -> dict:
+    try:
+        return json.loads(RUNNING.read_text())
+    except (OSError, ValueError):
+        sys.exit("no cluster runs on this machine")
+
+
+def enter(index: int, argv: list[str]) -> None:
+    pid = running()["nodes"][index]["pid"]
+    command = ["nsenter", f"--target={pid}", "--mount", "--net", "--pid", "--", *argv]
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Everything that a cluster needs and that this machine may lack: Debian packages, Kubernetes and etcd from their Go modules, the
+first process of a pod, images, and the Python packages that tests use. Ten minutes on two cores, then seconds.
+"""
+
+import os
+import subprocess
+import sys
+
+import images
+from cache import BINARIES, HERE, IMAGES, PYTHON, kubernetes_version, once
+from commands import output, run
+
+PACKAGES = "containerd runc containernetworking-plugins conntrack iptables iproute2 gcc libc6-dev curl openssl python3-venv".split()
+PROGRAMS = "kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl".split()
+
+# boto3 is the one that tests/sdk drives.
+REQUIREMENTS = [HERE / "requirements.txt", HERE.parents[1] / "sdk/clients/python/requirements.txt"]
+
+
+def build() -> None:
+    install_packages()
+    build_kubernetes()
+    build_etcd()
+    build_pause()
+    pack_images()
+    install_python_packages()
+
+
+def install_packages() -> None:
+    status = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *PACKAGES]
+    found = subprocess.run(status, capture_output=True, text=True, check=False).stdout.split("\n")
+    missing = [package for package in PACKAGES if f"{package} installed" not in found]
+    if missing:
+        quiet = {"env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, "stdout": subprocess.DEVNULL}
+        run("apt-get", "update", "-qq", **quiet)
+        run("apt-get", "install", "-qqy", "--no-install-recommends", *missing, **quiet)
+
+
+def build_kubernetes() -> None:
+    version = kubernetes_version()
+    major, minor, _ = version.removeprefix("v").split(".")
+    variables = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
+    stamps = [f"-X k8s.io/component-base/version.{name}={value}" for name, value in variables.items()]
+    go_build("kube", *stamps)
+    for program in PROGRAMS:
+        link = BINARIES / program
+        if not link.is_symlink():
+            link.symlink_to("kube")
+
+
+def build_etcd() -> None:
+    go_build("etcd")
+
+
+def go_build(module: str, *link_flags: str) -> None:
+    """A static binary of the Go module in the folder of that name."""
+    source, target = HERE / module, BINARIES / module
+    flags = ["-trimpath", "-buildvcs=false", "-ldflags", " ".join(["-s", "-w", *link_flags]), "-o", target]
+    inputs = [source / file for file in ("main.go", "go.mod", "go.sum")]
+    environment = {**os.environ, "CGO_ENABLED": "0"}
+    once(target, inputs, lambda: run("go", "build", *flags, ".", cwd=source, env=environment))
+
+
+def build_pause() -> None:
+    source, target = HERE / "pause.c", BINARIES / "pause"
+    once(target, [source], lambda: run("gcc", "-static", "-O2", "-Wall", "-o", target, source))
+
+
+def pack_images() -> None:
+    pause, source = BINARIES / "pause", HERE / "images.py"
+    image = images.Image(images.PAUSE, ["/pause"], files={"pause": pause})
+    once(IMAGES / "pause.tar", [source, pause], lambda: image.save(IMAGES / "pause.tar"))
+    links = {name: f"usr/{name}" for name in ("bin", "lib", "lib64", "sbin")}
+    machine = images.Image(images.MACHINE, ["/bin/sh"], links=links)
+    once(IMAGES / "machine.tar", [source], lambda: machine.save(IMAGES / "machine.tar"))
+
+
+def install_python_packages() -> None:
+    def install() -> None:
+        run(sys.executable, "-m", "venv", "--clear", PYTHON)
+        pip = [PYTHON / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        run(*pip, *(word for path in REQUIREMENTS for word in ("-r", path)))
+
+    once(PYTHON, REQUIREMENTS, install)
+
+
+def packages_folder() -> str:
+    """What a pod's PYTHONPATH says when that folder is mounted where it is here."""
+    return output(PYTHON / "bin/python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()

@@ -1,0 +1,106 @@
+//! credlet in a real Kubernetes cluster: the keys of a real API server, the tokens of a real kubelet, real admission.
+//!
+//! `cargo test --test cluster` as root on Debian with Go and Python: the first run makes what the cluster needs (`lab/`, ten
+//! minutes), every run starts one cluster of two nodes and leaves nothing behind. AWS is the simulated cloud, one in the network of
+//! each node, which trusts the cluster's issuer. What can't be tried fails.
+//!
+//! A new trial is an `async fn(Arc<World>) -> anyhow::Result<()>` in a file beside this one and a line in [`trials`]. It works in
+//! a namespace of its own ([`cluster::Cluster::namespace`]), since others run at the same time.
+
+#[path = "../harness/mod.rs"]
+#[allow(dead_code, reason = "what only other test binaries use")]
+mod harness;
+
+// `cfg(test)`, so that clippy takes their functions for tests, which may index what kubectl prints.
+#[cfg(test)]
+mod agent;
+#[cfg(test)]
+mod cloud;
+#[cfg(test)]
+mod cluster;
+#[cfg(test)]
+mod lab;
+#[cfg(test)]
+mod outage;
+#[cfg(test)]
+mod pod;
+#[cfg(test)]
+mod proof;
+#[cfg(test)]
+mod world;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use libtest_mimic::{Arguments, Trial};
+use tokio::runtime::{Handle, Runtime};
+
+use crate::world::{Shared, World};
+
+/// No trial takes longer, whatever hangs.
+const TRIAL_LIMIT: Duration = Duration::from_secs(120);
+
+/// Trials mostly wait, so more of them than there are cores.
+const TRIALS_AT_ONCE: usize = 4;
+
+fn main() -> anyhow::Result<ExitCode> {
+    let runtime = Runtime::new()?;
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(TRIALS_AT_ONCE);
+    let shared = Shared::default();
+    let conclusion =
+        libtest_mimic::run(&arguments, trials(&Trials { runtime: runtime.handle().clone(), shared: shared.clone() }));
+    runtime.block_on(shared.stop())?;
+    Ok(conclusion.exit_code())
+}
+
+fn trials(trials: &Trials) -> Vec<Trial> {
+    vec![
+        trials.beside_others("proof::a_pod_gets_the_credentials_of_its_service_account", proof::own_credentials),
+        trials.beside_others("proof::boto3_in_a_pod_gets_credentials", proof::boto3),
+        trials.beside_others("proof::keys_are_those_of_the_api_server", proof::key_source),
+        trials.beside_others("proof::a_token_leads_to_its_own_service_account_whoever_presents_it", proof::anothers_token),
+        trials.beside_others("proof::other_tokens_are_refused_without_a_call_to_aws", proof::other_tokens),
+        trials.beside_others("proof::a_token_is_of_no_use_on_another_node", proof::another_node),
+        trials.alone("outage::an_api_server_that_is_gone_takes_no_credentials_away", outage::api_server),
+    ]
+}
+
+/// Makes trials that share one world.
+struct Trials {
+    runtime: Handle,
+    shared: Shared,
+}
+
+impl Trials {
+    /// A trial that leaves alone what others need.
+    fn beside_others<F>(&self, name: &str, body: impl FnOnce(Arc<World>) -> F + Send + 'static) -> Trial
+    where
+        F: Future<Output = anyhow::Result<()>>,
+    {
+        let shared = self.shared.clone();
+        self.trial(name, async move || {
+            let (world, _turn) = shared.world().await?;
+            tokio::time::timeout(TRIAL_LIMIT, body(world)).await.context("no end")?
+        })
+    }
+
+    /// A trial that disturbs the cluster: no other runs meanwhile.
+    fn alone<F>(&self, name: &str, body: impl FnOnce(Arc<World>) -> F + Send + 'static) -> Trial
+    where
+        F: Future<Output = anyhow::Result<()>>,
+    {
+        let shared = self.shared.clone();
+        self.trial(name, async move || {
+            let (world, _turn) = shared.world_alone().await?;
+            tokio::time::timeout(TRIAL_LIMIT, body(world)).await.context("no end")?
+        })
+    }
+
+    fn trial(&self, name: &str, body: impl AsyncFnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
+        let runtime = self.runtime.clone();
+        Trial::test(name, move || runtime.block_on(body()).map_err(|error| format!("{error:#}").into()))
+    }
+}

@@ -1,0 +1,155 @@
+//! Pods: how they are written down, and what is done with one that runs.
+
+use std::process::Output;
+use std::sync::Arc;
+
+use anyhow::Context;
+use credlet::domain::policy::POD_IDENTITY_AUDIENCE;
+use hyper::HeaderMap;
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, printed};
+use crate::harness::http::Answer;
+
+/// Symbolic links into /usr: with this machine's /usr mounted there, a pod runs this machine's own programs.
+pub(crate) const IMAGE: &str = "credlet.test/machine:1";
+
+/// What a pod's `AWS_CONTAINER_CREDENTIALS_FULL_URI` says.
+pub(crate) const CREDENTIALS_URL: &str = "http://169.254.170.23/v1/credentials";
+
+/// What [`answer`] reads.
+pub(crate) const CURL: [&str; 7] = ["curl", "--silent", "--show-error", "--max-time", "10", "--write-out", "\n%{http_code}"];
+
+/// Where EKS mounts the token.
+const TOKEN_FOLDER: &str = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount";
+const TOKEN_FILE: &str = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token";
+
+/// A pod on the first node that sleeps, so that commands can be run in it. It has no more than every pod has: trials add to it.
+pub(crate) fn sleeping(namespace: &str, name: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "namespace": namespace, "name": name },
+        "spec": {
+            "nodeName": "node-1",
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": "app",
+                "image": IMAGE,
+                "command": ["sleep", "infinity"],
+                "volumeMounts": [{ "name": "usr", "mountPath": "/usr", "readOnly": true }],
+            }],
+            "volumes": [{ "name": "usr", "hostPath": { "path": "/usr" } }],
+        },
+    })
+}
+
+/// The same with what EKS adds to a pod: both variables, and a token of 24 hours.
+pub(crate) fn with_identity(namespace: &str, name: &str, service_account: &str) -> Value {
+    let mut pod = sleeping(namespace, name);
+    pod["spec"]["serviceAccountName"] = json!(service_account);
+    pod["spec"]["containers"][0]["env"] = json!([
+        { "name": "AWS_CONTAINER_CREDENTIALS_FULL_URI", "value": CREDENTIALS_URL },
+        { "name": "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "value": TOKEN_FILE },
+    ]);
+    let mount = json!({ "name": "token", "mountPath": TOKEN_FOLDER, "readOnly": true });
+    push(&mut pod["spec"]["containers"][0]["volumeMounts"], mount);
+    let source = json!({ "audience": POD_IDENTITY_AUDIENCE, "expirationSeconds": 86_400, "path": "eks-pod-identity-token" });
+    let volume = json!({ "name": "token", "projected": { "sources": [{ "serviceAccountToken": source }] } });
+    push(&mut pod["spec"]["volumes"], volume);
+    pod
+}
+
+/// The same with a folder of this machine at the same path in its container, for reading.
+pub(crate) fn with_folder(mut pod: Value, name: &str, folder: &str) -> Value {
+    let mount = json!({ "name": name, "mountPath": folder, "readOnly": true });
+    push(&mut pod["spec"]["containers"][0]["volumeMounts"], mount);
+    push(&mut pod["spec"]["volumes"], json!({ "name": name, "hostPath": { "path": folder } }));
+    pod
+}
+
+/// Adds to a list in a manifest.
+pub(crate) fn push(list: &mut Value, item: Value) {
+    if let Value::Array(items) = list {
+        items.push(item);
+    }
+}
+
+/// A pod of the cluster.
+pub(crate) struct Pod {
+    cluster: Arc<Cluster>,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl Pod {
+    /// The pod that a manifest makes.
+    pub(crate) fn of(cluster: &Arc<Cluster>, manifest: &Value) -> anyhow::Result<Self> {
+        let text = |member: &str| manifest["metadata"][member].as_str().map(str::to_owned);
+        let (namespace, name) = text("namespace").zip(text("name")).context("a pod without a name")?;
+        Ok(Self { cluster: Arc::clone(cluster), namespace, name })
+    }
+
+    /// The object as the API server has it.
+    pub(crate) async fn object(&self) -> anyhow::Result<Value> {
+        self.cluster.get(&self.namespace, "pod", &self.name).await
+    }
+
+    /// Waits until its containers are ready.
+    pub(crate) async fn become_ready(&self) -> anyhow::Result<()> {
+        let condition = "--for=condition=Ready";
+        self.kubectl("wait", &[condition, "--timeout=40s", &format!("pod/{}", self.name)]).await.map(drop)
+    }
+
+    /// What a command in its first container prints. No shell is in between.
+    pub(crate) async fn exec(&self, words: &[&str]) -> anyhow::Result<String> {
+        printed(self.try_exec(words).await?).with_context(|| format!("{words:?} in {}", self.name))
+    }
+
+    /// What came of a command in its first container.
+    pub(crate) async fn try_exec(&self, words: &[&str]) -> anyhow::Result<Output> {
+        let namespace = format!("--namespace={}", self.namespace);
+        let exec = ["exec", &namespace, &self.name, "--"];
+        self.cluster.try_kubectl(&[&exec, words].concat(), None).await
+    }
+
+    /// All that its first container has written.
+    pub(crate) async fn logs(&self) -> anyhow::Result<String> {
+        self.kubectl("logs", &[&self.name]).await
+    }
+
+    /// What happened to it, for people.
+    pub(crate) async fn story(&self) -> String {
+        let description = self.kubectl("describe", &["pod", &self.name]).await.unwrap_or_default();
+        format!("{description}\n{}", self.logs().await.unwrap_or_default())
+    }
+
+    /// The token that is projected for credlet.
+    pub(crate) async fn token(&self) -> anyhow::Result<String> {
+        self.exec(&["cat", TOKEN_FILE]).await
+    }
+
+    /// The answer to what an SDK would send, by the two variables of the container.
+    pub(crate) async fn ask(&self) -> anyhow::Result<Answer> {
+        let token = r#"--header "Authorization: $(cat "$AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")""#;
+        let script = format!(r#"exec "$@" {token} "$AWS_CONTAINER_CREDENTIALS_FULL_URI""#);
+        answer(&self.exec(&[&["sh", "-c", &script, "sh"], &CURL[..]].concat()).await?)
+    }
+
+    /// The answer to a request with any token.
+    pub(crate) async fn ask_with(&self, token: &str) -> anyhow::Result<Answer> {
+        let header = format!("Authorization: {token}");
+        answer(&self.exec(&[&CURL[..], &["--header", &header, CREDENTIALS_URL]].concat()).await?)
+    }
+
+    async fn kubectl(&self, verb: &str, words: &[&str]) -> anyhow::Result<String> {
+        let namespace = format!("--namespace={}", self.namespace);
+        self.cluster.kubectl(&[&[verb, &namespace], words].concat()).await
+    }
+}
+
+/// curl's output, whose last line is the status.
+pub(crate) fn answer(output: &str) -> anyhow::Result<Answer> {
+    let (body, status) = output.rsplit_once('\n').context("no status")?;
+    Ok(Answer { status: status.parse()?, headers: HeaderMap::new(), body: body.to_owned() })
+}
