@@ -110,6 +110,11 @@ impl Laboratory {
         self.ask(&token(&self.cloud, pod)).await
     }
 
+    /// Its answer to a new token of `pod` at another path.
+    pub(crate) async fn ask_at(&self, path: &str, pod: &PodSpec) -> Answer {
+        http::get(self.app.addresses()[0], path, &[("authorization", &token(&self.cloud, pod))]).await.unwrap()
+    }
+
     /// Whether the agent's metrics hold this line.
     pub(crate) fn shows(&self, line: &str) -> bool {
         self.context.metrics.encode().unwrap().lines().any(|shown| shown == line)
@@ -132,6 +137,7 @@ fn sdk_config(config: &Config, cloud: &Cloud, context: &Context) -> SdkConfig {
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(REGION))
+        .endpoint_url(cloud.sts_url())
         .http_client(config.https.aws_http_client())
         .retry_config(RetryConfig::disabled())
         .time_source(SharedTimeSource::new(Time(context.clock.clone())))

@@ -7,6 +7,8 @@ mod harness;
 
 // `cfg(test)`, so that clippy takes their functions for tests, which may unwrap.
 #[cfg(test)]
+mod chains;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod delegation;
@@ -16,6 +18,8 @@ mod eks_auth;
 mod end_to_end;
 #[cfg(test)]
 mod flood;
+#[cfg(test)]
+mod guides;
 #[cfg(test)]
 mod key_sources;
 #[cfg(test)]

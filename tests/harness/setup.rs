@@ -70,6 +70,8 @@ impl Setup {
         self.flag("cluster-name", "demo")
             .flag("node-name", NODE)
             .flag("endpoint", cloud.eks_auth_url())
+            .variable("AWS_ENDPOINT_URL_STS", cloud.sts_url())
+            .variable("AWS_ENDPOINT_URL_EKS", cloud.eks_url())
             .flag("issuer", format!("{}={}", cloud.issuer(), cloud.jwks_url()))
             .variable("AWS_ACCESS_KEY_ID", access_key_id)
             .variable("AWS_SECRET_ACCESS_KEY", secret.expose())

@@ -104,6 +104,13 @@ pub(crate) fn python(script: &str) -> anyhow::Result<Command> {
     Ok(command)
 }
 
+/// A script of `clients/ministack` under the Python that has ministack.
+pub(crate) fn ministack(script: &str) -> anyhow::Result<Command> {
+    let mut command = clean(installed("ministack")?.join(".venv/bin/python"));
+    command.arg(source("ministack").join(script));
+    Ok(command)
+}
+
 fn node() -> anyhow::Result<Command> {
     let mut command = clean("node");
     command.arg(source("javascript/client.cjs")).env("NODE_PATH", installed("javascript")?.join("node_modules"));

@@ -12,6 +12,7 @@ mod harness;
 #[path = "clients/rust/client.rs"]
 mod rust_client;
 mod table;
+mod third_party;
 mod wire;
 mod world;
 
@@ -47,6 +48,7 @@ fn main() -> anyhow::Result<ExitCode> {
     arguments.test_threads.get_or_insert(TRIALS_AT_ONCE);
     let report = Report::default();
     let mut trials = wire_trials(runtime.handle());
+    trials.extend(third_party_trials(runtime.handle()));
     trials.extend(case_trials(runtime.handle(), &report)?);
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
@@ -60,6 +62,15 @@ fn wire_trials(runtime: &Handle) -> Vec<Trial> {
         trial(runtime, "wire::answer", wire::answer()),
         trial(runtime, "wire::errors", wire::errors()),
         trial(runtime, "wire::strangers", wire::strangers()),
+    ]
+}
+
+fn third_party_trials(runtime: &Handle) -> Vec<Trial> {
+    vec![
+        trial(runtime, "third_party::chains", third_party::chains()),
+        trial(runtime, "third_party::profiles", third_party::profiles()),
+        trial(runtime, "third_party::missing_tag_session", third_party::missing_tag_session()),
+        trial(runtime, "third_party::another_subject", third_party::another_subject()),
     ]
 }
 
