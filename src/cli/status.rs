@@ -11,6 +11,19 @@ use serde_json::Value;
 
 use crate::admin::status::ask;
 
+/// What is shown of each entry.
+const ENTRY_COLUMNS: [&str; 9] = [
+    "namespace",
+    "service_account",
+    "pod_name",
+    "target",
+    "exchange",
+    "role_arn",
+    "expires_at",
+    "renewal_in_seconds",
+    "last_error",
+];
+
 /// What `credlet status` can be told.
 #[derive(Debug, Args)]
 pub(super) struct StatusFlags {
@@ -68,8 +81,7 @@ fn table(document: &Value) -> String {
     let upstream = &document["upstream"];
     let throttled = cell(upstream, "throttled_for_seconds");
     let _ = writeln!(out, "calls to AWS: {} a second, throttled for {throttled} s", cell(upstream, "calls_per_second"));
-    let columns = ["namespace", "service_account", "pod_name", "role_arn", "expires_at", "renewal_in_seconds", "last_error"];
-    section(&mut out, "entries", &document["entries"], &columns);
+    section(&mut out, "entries", &document["entries"], &ENTRY_COLUMNS);
     out
 }
 

@@ -1,6 +1,7 @@
 //! Who asks: the pod behind a service account token, and the token itself.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -68,6 +69,16 @@ pub enum Subject {
     Verified(Identity),
     /// Nothing is known but the token: EKS Auth is the verifier (delegated verification).
     Delegated(TokenDigest),
+}
+
+impl Hash for Subject {
+    /// What tells most subjects apart; whole identities would make every look-up slow.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Verified(identity) => identity.pod_uid.hash(state),
+            Self::Delegated(digest) => digest.hash(state),
+        }
+    }
 }
 
 impl Subject {
