@@ -33,6 +33,7 @@ pub mod egress;
 pub mod token;
 pub mod exchange;
 pub mod cache;
+pub mod cluster;
 pub mod grants;
 pub mod broker;
 pub mod front;

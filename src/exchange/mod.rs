@@ -27,8 +27,8 @@ mod tests;
 /// What the exchanges need to be told.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The EKS cluster whose associations decide the roles.
-    pub cluster_name: String,
+    /// The EKS cluster whose associations decide the roles; without it there is no Pod Identity exchange.
+    pub cluster_name: Option<String>,
     /// EKS Auth's address, in place of the SDK's.
     pub endpoint: Option<Url>,
 }

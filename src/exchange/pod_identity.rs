@@ -53,7 +53,9 @@ impl PodIdentity {
     }
 
     async fn attempt(&self, client: &Client, order: &Order) -> Result<Credential, Failure> {
-        let request = client.assume_role_for_pod_identity().cluster_name(&self.config.cluster_name);
+        let no_cluster = || Failure::Misconfigured("no --cluster-name".into());
+        let cluster_name = self.config.cluster_name.as_ref().ok_or_else(no_cluster)?;
+        let request = client.assume_role_for_pod_identity().cluster_name(cluster_name);
         let answered = request.token(order.presented.token.expose()).send().await;
         let now = self.calls.context.clock.now();
         let answer = answered.map_err(|error| fault::failure(&error, order, now))?;

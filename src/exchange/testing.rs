@@ -49,7 +49,7 @@ impl Setup {
         let context = Context::new(Clock::simulated(now()));
         let metrics = Arc::clone(&context.metrics);
         let aws = Arc::new(Aws::with_config(https, &metrics, sdk));
-        let config = Config { cluster_name: "myeks".into(), endpoint: Some(endpoint.parse().unwrap()) };
+        let config = Config { cluster_name: Some("myeks".into()), endpoint: Some(endpoint.parse().unwrap()) };
         let rate = limits::Config { per_second: 5.0 };
         let budget = UpstreamBudget::new(rate, context.clone());
         let exchanges = Exchanges::new(config, Arc::clone(&aws), budget.clone(), context);
