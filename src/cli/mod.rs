@@ -2,6 +2,7 @@
 
 #[cfg(feature = "dev")]
 mod dev;
+mod policy;
 mod server;
 mod status;
 
@@ -30,6 +31,8 @@ enum Command {
     /// The same agent on loopback with a simulated cluster and AWS
     #[cfg(feature = "dev")]
     Dev(dev::DevFlags),
+    /// What a policy file is worth, and what it means for a service account
+    Policy(policy::PolicyFlags),
     /// What this node's agent holds and what ails it
     Status(status::StatusFlags),
     /// Version, commit and build features
@@ -51,6 +54,7 @@ pub fn main() -> ExitCode {
         Command::Server(flags) => return server::main(&flags),
         #[cfg(feature = "dev")]
         Command::Dev(flags) => dev::main(&flags),
+        Command::Policy(flags) => policy::main(&flags),
         Command::Status(flags) => status::main(&flags),
         Command::Version => version(),
     };

@@ -25,6 +25,8 @@ mod layers;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
+mod policy;
+#[cfg(test)]
 mod promises;
 #[cfg(test)]
 mod refusals;
