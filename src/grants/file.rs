@@ -188,41 +188,31 @@ fn parse(content: &Result<String, String>, cluster: Option<Arc<str>>) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
-
     use tempfile::TempDir;
 
     use super::*;
 
-    const GOOD: &str = "rules:\n  - match: { namespace: default, serviceAccount: app }\n    exchange: pod-identity\n";
-    const BAD: &str = "rules: 7\n";
+    const GOOD: &str = "rules: [{ match: { namespace: default, serviceAccount: app }, exchange: pod-identity }]";
+    const BAD: &str = "rules: 7";
 
-    /// A folder as the kubelet mounts a ConfigMap: the file is a symlink through `..data`, which one rename exchanges.
-    struct Mount {
-        folder: TempDir,
-        versions: usize,
-    }
+    struct Folder(TempDir);
 
-    impl Mount {
-        fn new(text: &str) -> Self {
-            let mut mount = Self { folder: tempfile::tempdir().unwrap(), versions: 0 };
-            mount.flip(text);
-            symlink("..data/policy.yaml", mount.path()).unwrap();
-            mount
+    impl Folder {
+        fn with(text: &str) -> Self {
+            let folder = Self(tempfile::tempdir().unwrap());
+            folder.replace(text);
+            folder
         }
 
         fn path(&self) -> PathBuf {
-            self.folder.path().join("policy.yaml")
+            self.0.path().join("policy.yaml")
         }
 
-        fn flip(&mut self, text: &str) {
-            let [version, data, new] =
-                [format!("..v{}", self.versions), "..data".into(), "..data_tmp".into()].map(|name| self.folder.path().join(name));
-            fs::create_dir(&version).unwrap();
-            fs::write(version.join("policy.yaml"), text).unwrap();
-            symlink(&version, &new).unwrap();
-            fs::rename(&new, &data).unwrap();
-            self.versions += 1;
+        /// By one rename, as a ConfigMap's volume changes.
+        fn replace(&self, text: &str) {
+            let new = self.0.path().join("new");
+            fs::write(&new, text).unwrap();
+            fs::rename(&new, self.path()).unwrap();
         }
 
         fn open(&self) -> PolicyFile {
@@ -230,50 +220,44 @@ mod tests {
         }
     }
 
+    /// What so many looks tell: whether the file was good.
+    fn told(file: &mut PolicyFile, looks: usize) -> Vec<bool> {
+        (0..looks).filter_map(|_| file.look()).map(|news| news.is_ok()).collect()
+    }
+
     #[test]
     fn a_file_that_is_missing_faulty_binary_or_huge_is_told_at_the_start() {
-        let mount = Mount::new(BAD);
+        let folder = Folder::with(BAD);
         let open = |path: &Path| PolicyFile::open(path, None).map(|_| ()).unwrap_err();
-        assert!(!open(&mount.path()).is_empty());
-        assert!(open(&mount.folder.path().join("nowhere"))[0].starts_with("can't be read: "));
-        let path = mount.folder.path().join("other");
+        assert!(open(&folder.path())[0].starts_with("line 1: "));
+        assert!(open(&folder.0.path().join("nowhere"))[0].starts_with("can't be read: "));
         for (content, fault) in [(vec![0xff; 10], "UTF-8"), (vec![b' '; 1024 * 1024 + 1], "1048576 bytes")] {
-            fs::write(&path, content).unwrap();
-            assert!(open(&path)[0].contains(fault), "{:?}", open(&path));
+            fs::write(folder.path(), content).unwrap();
+            assert!(open(&folder.path())[0].contains(fault), "{:?}", open(&folder.path()));
         }
     }
 
     #[test]
-    fn a_flip_counts_once_two_looks_agree_and_is_told_once() {
-        let mut mount = Mount::new(GOOD);
-        let mut file = mount.open();
-        assert!(file.look().is_none());
-        mount.flip(&format!("{GOOD}# changed"));
-        assert!(file.look().is_none(), "it may still be being written");
-        assert!(file.look().is_some_and(|news| news.is_ok()));
-        assert!(file.look().is_none() && file.look().is_none());
+    fn a_change_counts_once_two_looks_agree_and_is_told_once() {
+        let folder = Folder::with(GOOD);
+        let mut file = folder.open();
+        assert_eq!(told(&mut file, 3), [false; 0]);
+        folder.replace(&format!("{GOOD} # changed"));
+        assert_eq!(told(&mut file, 1), [false; 0], "it may still be being written");
+        assert_eq!(told(&mut file, 4), [true]);
+        folder.replace(&format!("{GOOD} # changed"));
+        assert_eq!(told(&mut file, 4), [false; 0], "the same text is no news");
     }
 
     #[test]
-    fn the_same_text_is_no_news() {
-        let mut mount = Mount::new(GOOD);
-        let mut file = mount.open();
-        mount.flip(GOOD);
-        assert!((0..3).all(|_| file.look().is_none()));
-    }
-
-    #[test]
-    fn a_file_that_is_bad_or_gone_is_told_once_and_good_again_when_it_is_back() {
-        let mut mount = Mount::new(GOOD);
-        let mut file = mount.open();
-        mount.flip(BAD);
-        let told: Vec<bool> = (0..4).filter_map(|_| file.look()).map(|news| news.is_ok()).collect();
-        assert_eq!(told, [false]);
-        fs::remove_file(mount.path()).unwrap();
-        let told: Vec<bool> = (0..4).filter_map(|_| file.look()).map(|news| news.is_ok()).collect();
-        assert_eq!(told, [false]);
-        fs::write(mount.path(), GOOD).unwrap();
-        let told: Vec<bool> = (0..4).filter_map(|_| file.look()).map(|news| news.is_ok()).collect();
-        assert_eq!(told, [true]);
+    fn a_file_that_is_bad_or_gone_is_told_once_and_so_is_its_return() {
+        let folder = Folder::with(GOOD);
+        let mut file = folder.open();
+        folder.replace(BAD);
+        assert_eq!(told(&mut file, 4), [false]);
+        fs::remove_file(folder.path()).unwrap();
+        assert_eq!(told(&mut file, 4), [false]);
+        folder.replace(GOOD);
+        assert_eq!(told(&mut file, 4), [true]);
     }
 }

@@ -102,3 +102,65 @@ impl Decision {
         self.grant.target() == grant.target() && self.grant.audience() == grant.audience()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::clock::Clock;
+    use crate::domain::identity::{BearerToken, Presented, TokenDigest};
+    use crate::domain::policy::Claimant;
+
+    fn memo() -> Memo {
+        Memo::new(Arc::new(Policy::without_rules(Some("demo".into()))))
+    }
+
+    fn caller(number: usize) -> Caller {
+        let token = BearerToken::parse(b"aaaaaaaaaa.bbbbbbbbbb.cccccccccc").unwrap();
+        let presented = Presented { token, expires_at: None, token_id: String::new() };
+        Caller::for_tests(Subject::Delegated(TokenDigest::of(&number.to_be_bytes())), presented)
+    }
+
+    fn grant(basis: &Basis, caller: &Caller) -> Grant {
+        basis.policy.grant(&Claimant::new("default", "app"), caller.audience(), None, None).unwrap()
+    }
+
+    #[test]
+    fn a_decision_is_recalled_for_its_caller_and_target_until_its_time_is_over() {
+        let (memo, now) = (memo(), Clock::System.now().mono);
+        let (basis, until) = (memo.basis(), now + Duration::from_secs(30));
+        memo.remember(caller(1).subject(), &grant(&basis, &caller(1)), Some(until), &basis);
+        let recalls = |number, target, at| memo.recall(&caller(number), target, at).is_some();
+        assert!(recalls(1, None, now) && !recalls(1, None, until));
+        assert!(!recalls(2, None, now) && !recalls(1, Some("other"), now));
+        memo.remember(caller(1).subject(), &grant(&basis, &caller(1)), None, &basis);
+        assert!(recalls(1, None, until), "the newest decision counts");
+        assert_eq!(memo.in_force.read().decided[caller(1).subject()].len(), 1);
+    }
+
+    #[test]
+    fn a_change_forgets_all_and_what_was_decided_before_it() {
+        let (memo, now) = (memo(), Clock::System.now().mono);
+        let basis = memo.basis();
+        let decided = grant(&basis, &caller(1));
+        for change in [|memo: &Memo| memo.forget(), |memo: &Memo| memo.adopt(Arc::default())] {
+            let before = memo.basis();
+            memo.remember(caller(1).subject(), &decided, None, &before);
+            assert!(memo.recall(&caller(1), None, now).is_some());
+            change(&memo);
+            memo.remember(caller(1).subject(), &decided, None, &before);
+            assert!(memo.recall(&caller(1), None, now).is_none());
+        }
+    }
+
+    #[test]
+    fn callers_are_bounded() {
+        let memo = memo();
+        let basis = memo.basis();
+        for number in 0..=CALLERS {
+            memo.remember(caller(number).subject(), &grant(&basis, &caller(number)), None, &basis);
+        }
+        assert_eq!(memo.in_force.read().decided.len(), 1);
+    }
+}

@@ -55,7 +55,7 @@ impl Grants {
     }
 
     /// Whether whoever has `held` by `grant`, or waits for it, would be granted the same now.
-    fn still_grants(&self, policy: &Policy, subject: &Subject, grant: &Grant, held: Option<&Credential>) -> bool {
+    pub(super) fn still_grants(&self, policy: &Policy, subject: &Subject, grant: &Grant, held: Option<&Credential>) -> bool {
         let claim = match (subject, held) {
             (Subject::Verified(identity), _) => Claim::from(identity),
             // What AWS gives for a token is how it is verified: no policy takes it back.
