@@ -17,6 +17,8 @@ mod end_to_end;
 #[cfg(test)]
 mod flood;
 #[cfg(test)]
+mod grants;
+#[cfg(test)]
 mod key_sources;
 #[cfg(test)]
 mod laboratory;
@@ -34,6 +36,8 @@ mod refusals;
 mod sdk_variables;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod service_accounts;
 #[cfg(test)]
 mod wire;
 #[cfg(test)]
