@@ -1,8 +1,8 @@
 //! What is known of one service account, as a pure state machine: every age rule of annotations stands here.
 //!
 //! An answer of the API server is used for [`REFRESH_AGE`], then used while a new one is fetched, and from [`WAIT_AGE`] on used
-//! only after a moment's wait for the new one: so a changed annotation counts within [`WAIT_AGE`], and an API server that is away
-//! costs that moment and takes nothing away.
+//! only after a moment's wait for the new one: so a changed annotation counts within [`WAIT_AGE`]. An API server that is away
+//! costs that moment once, and takes nothing away: what is known serves until it is back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,8 +90,8 @@ impl Account {
         if begins {
             self.fetching = Some(now);
         }
-        let get = match (self.usable(uid, now), self.fetching.map(|began| began + PATIENCE)) {
-            (Some(known), Some(until)) if known.age(now) >= WAIT_AGE && now < until => Get::KnownAfter(self.found(known), until),
+        let get = match (self.usable(uid, now), self.patience(now)) {
+            (Some(known), Some(until)) if known.age(now) >= WAIT_AGE => Get::KnownAfter(self.found(known), until),
             (Some(known), _) => Get::Known(self.found(known)),
             (None, _) => rest.map_or(Get::Wait, |(error, left)| Get::Failed(error, left)),
         };
@@ -137,6 +137,11 @@ impl Account {
     /// What is known, unless the account may have been made anew since: the caller's token may be newer than the answer.
     fn usable(&self, uid: Option<&str>, now: Instant) -> Option<&Known> {
         self.known.as_ref().filter(|known| known.is_of(uid) || known.age(now) < SETTLED)
+    }
+
+    /// Until when the fetch under way is worth a wait. After one that has failed it is not.
+    fn patience(&self, now: Instant) -> Option<Instant> {
+        self.fetching.map(|began| began + PATIENCE).filter(|until| now < *until && self.setback.is_none())
     }
 
     fn found(&self, known: &Known) -> Found {
@@ -243,13 +248,13 @@ mod tests {
         story.ask(0);
         story.lands("uid", 0);
         let mut now = 60_000;
+        assert!(matches!(story.ask(now), (Get::KnownAfter(..), true)));
         for backoff in [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
-            assert!(matches!(story.ask(now), (Get::KnownAfter(..), true)));
             story.fails(now);
             assert_eq!(story.ask(now), (story.known("uid", now + backoff), false), "at once, and nobody is asked");
             now += backoff;
+            assert!(matches!(story.ask(now), (Get::Known(_), true)), "no wait for one that has failed of late");
         }
-        assert!(story.ask(now).1);
         story.lands("uid", now);
         assert_eq!(story.ask(now), (story.known("uid", now + 30_000), false));
     }

@@ -208,7 +208,7 @@ mod tests {
             self.0.path().join("policy.yaml")
         }
 
-        /// By one rename, as a ConfigMap's volume changes.
+        /// By one rename, as a `ConfigMap`'s volume changes.
         fn replace(&self, text: &str) {
             let new = self.0.path().join("new");
             fs::write(&new, text).unwrap();

@@ -82,7 +82,7 @@ impl Laboratory {
         let sdk = sdk_config(&config, &cloud, &context);
         let aws = Aws::with_config(config.https.clone(), &context.metrics, sdk);
         let app = App::start(config, aws, context.clone()).unwrap();
-        Self { cloud, app, context, folder: folder }
+        Self { cloud, app, context, folder }
     }
 
     /// Waits until nothing is pending.
