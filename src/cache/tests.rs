@@ -351,3 +351,14 @@ async fn a_load_of_a_revoked_entry_serves_only_those_who_wait_for_it() {
     assert_eq!(world.ask("pod").await.unwrap().credential.access_key_id(), "ASIA1", "the first load revives nothing");
     assert_eq!(world.calls(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_has_found_a_revoked_entry_already_is_sent_to_a_new_one() {
+    let world = world(CONFIG, &[at_once(6 * HOUR)]);
+    world.ask("pod").await.unwrap();
+    let slots = world.cache.shared.slots.all();
+    world.cache.revoke(|_, _, _| false);
+    let now = world.clock.now();
+    assert!(slots[0].ask(world.caller("pod").presented(), now).is_none());
+    assert!(!slots[0].begin_renewal(now) && slots[0].wake(now).is_none(), "and a renewal that waits for its turn is none");
+}
