@@ -16,7 +16,6 @@ use crate::broker::Broker;
 use crate::cache::Cache;
 use crate::cache::status::EarliestExpiry;
 use crate::config::Config;
-use crate::domain::policy::Policy;
 use crate::egress::aws::Aws;
 use crate::exchange::Exchanges;
 use crate::front::{self, Front, FrontError};
@@ -60,14 +59,14 @@ impl App {
             nonces: front.nonces(),
         };
         let aws = Arc::new(aws);
-        let policy = Policy::without_rules(config.exchange.cluster_name.as_deref().map(Into::into));
         let budget = UpstreamBudget::new(config.upstream, context.clone());
         let mint = Exchanges::new(config.exchange, Arc::clone(&aws), budget.clone(), context.clone());
+        let cache = Cache::new(config.cache, Arc::new(mint), context.clone());
         let broker = Arc::new(Broker {
             verifier: Verifier::start(&config.token, config.https, &context),
             rates: PodRates::new(config.pods),
-            grants: Grants::fixed(policy),
-            cache: Cache::new(config.cache, Arc::new(mint), context.clone()),
+            grants: Grants::start(config.grants, &cache, &context),
+            cache,
             context: context.clone(),
         });
         front.serve(Arc::clone(&broker));

@@ -11,8 +11,9 @@ use bytes::Bytes;
 
 use crate::base::clock::Now;
 use crate::cache::{Cache, Found, How, Missing};
-use crate::domain::identity::RawToken;
+use crate::domain::identity::{RawToken, Subject};
 use crate::domain::mint::Failure;
+use crate::domain::policy::Grant;
 use crate::domain::refusal::{Reason, Refusal};
 use crate::grants::Grants;
 use crate::limits::pods::PodRates;
@@ -81,9 +82,28 @@ impl Broker {
         if !self.rates.admits(caller.subject(), ask.at) {
             return Err(Refusal::from(Reason::PodRate).retry_after(SOON));
         }
-        let grant = self.grants.grant(caller, ask.target)?;
-        let found = self.cache.credential(caller, &grant, ask.at).await.map_err(refusal)?;
+        let found = match &**caller.subject() {
+            Subject::Verified(identity) => {
+                let grant = self.grants.verified(caller, identity, ask.target, ask.at).await?;
+                self.credential(caller, &grant, ask.at).await?
+            }
+            Subject::Delegated(_) => Box::pin(self.delegated(caller, ask)).await?,
+        };
         Ok(Served::from(&found))
+    }
+
+    /// Only AWS can tell whose token this is, and tells with the credential that it gives for it: that comes first, and what the
+    /// policy gives is asked for the one whom it names.
+    async fn delegated(&self, caller: &Caller, ask: Ask<'_>) -> Result<Found, Refusal> {
+        let unruled = self.grants.unruled(caller.audience())?;
+        let found = self.credential(caller, &unruled, ask.at).await?;
+        let confirmed = found.credential.provenance();
+        let grant = self.grants.confirmed(confirmed, caller.audience(), ask.target, ask.at).await?;
+        if grant == unruled { Ok(found) } else { self.credential(caller, &grant, ask.at).await }
+    }
+
+    async fn credential(&self, caller: &Caller, grant: &Grant, asked: Now) -> Result<Found, Refusal> {
+        self.cache.credential(caller, grant, asked).await.map_err(refusal)
     }
 
     fn refused(&self, who: Who<'_>, refusal: &Refusal) {

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! bytes ─► CredentialRequest ─► Caller ─► Grant ─► Credential ─► response
-//!        front              token     policy   cache ─► Mint ─► exchange
+//!        front              token     grants   cache ─► Mint ─► exchange
 //! ```
 //!
 //! Each arrow is a function from the left type to the right one; no later step looks back at headers. Authority is a type: only
@@ -19,7 +19,8 @@
 //!
 //! Key sets are polled by [`token`] and published as whole immutable values; entries of the [`cache`] are renewed at half of
 //! their life by its refresher through the same [`domain::mint::Mint`] that requests use. Loads belong to the process, not to
-//! the request that caused them: a client that leaves loses nothing for the next one.
+//! the request that caused them: a client that leaves loses nothing for the next one. When the policy file or the annotations of
+//! a service account change ([`grants`], [`cluster`]), credentials whose grant is no more are dropped, and no others.
 //!
 //! # The order of modules
 //!
@@ -33,6 +34,7 @@ pub mod egress;
 pub mod token;
 pub mod exchange;
 pub mod cache;
+pub mod cluster;
 pub mod grants;
 pub mod broker;
 pub mod front;

@@ -25,6 +25,7 @@ use crate::cache::status::EntryStatus;
 use crate::domain::credential::rfc3339;
 use crate::egress::aws::Aws;
 use crate::front::listener::ListenerStatus;
+use crate::grants;
 use crate::limits::upstream::UpstreamBudget;
 use crate::token::KeyringStatus;
 
@@ -57,6 +58,7 @@ pub struct Status {
     ready: Ready,
     listeners: Vec<ListenerStatus>,
     verification: KeyringStatus,
+    grants: grants::Status,
     node_credentials: Option<NodeCredentials>,
     upstream: Upstream,
     entries: Vec<EntryStatus>,
@@ -92,6 +94,7 @@ impl Sources {
             ready: self.probes.ready().await,
             listeners: self.probes.listeners.statuses(),
             verification: self.broker.verifier.status(),
+            grants: self.broker.grants.status(),
             node_credentials: self.node_credentials(),
             upstream: Upstream {
                 calls_per_second: self.budget.rate(),

@@ -134,6 +134,8 @@ pub(super) enum End {
     Empty,
     /// There was no room to keep it.
     Passing,
+    /// Its grant was taken back.
+    Revoked,
 }
 
 /// What a landing changed, for metrics and logs.

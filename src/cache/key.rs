@@ -33,7 +33,6 @@ impl Eq for EntryKey {}
 
 impl Hash for EntryKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let (_, _, unique) = essence(&self.subject);
-        (unique, &self.grant).hash(state);
+        (&self.subject, &self.grant).hash(state);
     }
 }

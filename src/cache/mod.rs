@@ -19,11 +19,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::base::clock::Now;
-use crate::cache::entry::{Answer, Asked, Keeping};
+use crate::cache::entry::{Answer, Asked, End, Keeping};
 use crate::cache::key::EntryKey;
 use crate::cache::refresh::Pause;
 use crate::cache::slots::{Progress, Slot, Slots};
 use crate::domain::credential::Credential;
+use crate::domain::identity::Subject;
 use crate::domain::mint::{Failure, Mint, Urgency};
 use crate::domain::policy::Grant;
 use crate::observe::Context;
@@ -128,6 +129,15 @@ impl Cache {
                 loaded.or_else(|missing| self.fall_back(held, missing))
             }
         }
+    }
+
+    /// Drops every entry that is not `granted` any more, given its subject, its grant and what is held, and says how many went.
+    ///
+    /// Who waits for a load of such an entry asked while it was granted, and gets what the load brings; nobody else finds it.
+    pub fn revoke(&self, granted: impl Fn(&Subject, &Grant, Option<&Credential>) -> bool) -> usize {
+        let slots = self.shared.slots.all();
+        let lost = |slot: &&Arc<Slot>| !granted(&slot.key.subject, &slot.key.grant, slot.held().as_deref()) && slot.revoke();
+        slots.iter().filter(lost).inspect(|slot| self.shared.slots.remove(slot, End::Revoked)).count()
     }
 
     /// Every entry's state, for operators.

@@ -104,6 +104,15 @@ impl Slot {
         retires
     }
 
+    /// Ends the entry whatever it does: a load under way lands for those who wait for it and for nobody else. Says whether it did.
+    pub(super) fn revoke(&self) -> bool {
+        !std::mem::replace(&mut self.state.lock().removed, true)
+    }
+
+    pub(super) fn held(&self) -> Option<Arc<Credential>> {
+        self.state.lock().entry.held().cloned()
+    }
+
     pub(super) fn progress(&self) -> watch::Receiver<Progress> {
         self.state.lock().progress.subscribe()
     }
@@ -165,6 +174,7 @@ impl Slots {
         self.metrics.cache.evicted(match end {
             End::Lapsed => EvictionCause::Lapsed,
             End::Denied => EvictionCause::Denied,
+            End::Revoked => EvictionCause::Revoked,
             End::Empty | End::Passing => EvictionCause::Unused,
         });
     }

@@ -24,6 +24,10 @@ pub struct EntryStatus {
     pub pod_name: Option<String>,
     /// Absent with delegated verification.
     pub pod_uid: Option<String>,
+    /// The NAME by which it is asked for; absent for the default role.
+    pub target: Option<String>,
+    /// How its chain begins.
+    pub exchange: &'static str,
     /// The assumed role.
     pub role_arn: Option<String>,
     /// CloudTrail's name for the session.
@@ -47,6 +51,8 @@ impl EntryStatus {
             service_account: named(identity.map(|who| &who.service_account), provenance.map(|from| &from.service_account)),
             pod_name: identity.map(|who| who.pod.clone()),
             pod_uid: identity.map(|who| who.pod_uid.clone()),
+            target: key.grant.target().map(str::to_owned),
+            exchange: key.grant.exchange().into(),
             role_arn: provenance.map(|from| from.role_arn.clone()),
             access_key_id: held.map(|credential| credential.access_key_id().to_owned()),
             expires_at: held.and_then(|credential| rfc3339(credential.expires_at())),

@@ -319,3 +319,46 @@ async fn hundreds_of_renewals_due_at_once_all_happen() {
     world.pass(HOUR * 34 / 10).await;
     assert_eq!(world.calls(), 1000);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_granted_no_more_goes_and_the_rest_stays() {
+    let world = world(CONFIG, &[at_once(6 * HOUR)]);
+    for pod in ["a", "b"] {
+        world.ask(pod).await.unwrap();
+    }
+    let of_a = |subject: &Subject| subject.identity().is_some_and(|identity| identity.pod_uid == "a");
+    assert_eq!(world.cache.revoke(|subject, _, held| held.is_some() && !of_a(subject)), 1);
+    assert!(world.metric("credlet_cache_evictions_total{cause=\"revoked\"} 1"));
+    assert!(world.metric("credlet_cache_entries 1"));
+    assert_eq!(world.ask("b").await.unwrap().how, How::Held);
+    assert_eq!(world.ask("a").await.unwrap().how, How::Loaded);
+    world.pass(4 * HOUR).await;
+    assert_eq!(world.calls(), 5, "two pods twice, and the one again: what was dropped is not renewed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_of_a_revoked_entry_serves_only_those_who_wait_for_it() {
+    let world = Arc::new(world(CONFIG, &[Act::Issue { after: Duration::from_millis(500), lifetime: HOUR }]));
+    let asked = tokio::spawn({
+        let world = Arc::clone(&world);
+        async move { world.ask("pod").await }
+    });
+    world.pass(Duration::from_millis(100)).await;
+    assert_eq!(world.cache.revoke(|_, _, _| false), 1);
+    let (before, after) = (asked.await.unwrap().unwrap(), world.ask("pod").await.unwrap());
+    assert_eq!((before.credential.access_key_id(), after.credential.access_key_id()), ("ASIA0", "ASIA1"));
+    world.pass(HOUR * 4 / 10).await;
+    assert_eq!(world.ask("pod").await.unwrap().credential.access_key_id(), "ASIA1", "the first load revives nothing");
+    assert_eq!(world.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_found_a_revoked_entry_already_is_sent_to_a_new_one() {
+    let world = world(CONFIG, &[at_once(6 * HOUR)]);
+    world.ask("pod").await.unwrap();
+    let slots = world.cache.shared.slots.all();
+    world.cache.revoke(|_, _, _| false);
+    let now = world.clock.now();
+    assert!(slots[0].ask(world.caller("pod").presented(), now).is_none());
+    assert!(!slots[0].begin_renewal(now) && slots[0].wake(now).is_none(), "and a renewal that waits for its turn is none");
+}

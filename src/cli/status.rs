@@ -11,6 +11,19 @@ use serde_json::Value;
 
 use crate::admin::status::ask;
 
+/// What is shown of each entry.
+const ENTRY_COLUMNS: [&str; 9] = [
+    "namespace",
+    "service_account",
+    "pod_name",
+    "target",
+    "exchange",
+    "role_arn",
+    "expires_at",
+    "renewal_in_seconds",
+    "last_error",
+];
+
 /// What `credlet status` can be told.
 #[derive(Debug, Args)]
 pub(super) struct StatusFlags {
@@ -63,14 +76,29 @@ fn table(document: &Value) -> String {
     let verification = &document["verification"];
     let _ = writeln!(out, "\ntokens are verified: {}", cell(verification, "verification"));
     section(&mut out, "issuers", &verification["issuers"], &["issuer", "keys", "age_seconds", "error"]);
+    grants(&mut out, &document["grants"]);
     let node = &document["node_credentials"];
     let _ = writeln!(out, "\nnode credentials: {}, until {}", cell(node, "source"), cell(node, "expires_at"));
     let upstream = &document["upstream"];
     let throttled = cell(upstream, "throttled_for_seconds");
     let _ = writeln!(out, "calls to AWS: {} a second, throttled for {throttled} s", cell(upstream, "calls_per_second"));
-    let columns = ["namespace", "service_account", "pod_name", "role_arn", "expires_at", "renewal_in_seconds", "last_error"];
-    section(&mut out, "entries", &document["entries"], &columns);
+    section(&mut out, "entries", &document["entries"], &ENTRY_COLUMNS);
     out
+}
+
+/// The policy file and the service accounts, as far as they count.
+fn grants(out: &mut String, grants: &Value) {
+    let (policy, accounts) = (&grants["policy"], &grants["service_accounts"]);
+    if !policy.is_null() {
+        let _ = writeln!(out, "\npolicy: {}, in force since {}", cell(policy, "path"), cell(policy, "loaded_at"));
+    }
+    for fault in policy["faults"].as_array().into_iter().flatten() {
+        let _ = writeln!(out, "  NOT USED as it is now: {}", text(fault));
+    }
+    if !accounts.is_null() {
+        let (known, oldest, error) = (cell(accounts, "known"), cell(accounts, "oldest_seconds"), cell(accounts, "error"));
+        let _ = writeln!(out, "\nservice accounts: {known} known, the oldest answer {oldest} s old, error: {error}");
+    }
 }
 
 /// A list of objects as aligned columns.
@@ -122,5 +150,15 @@ mod tests {
         assert!(table.starts_with("credlet 1 (c), NOT READY, up 5 s\n  waits for: keys: no answer\n"), "{table}");
         assert!(table.contains("  long-namespace  s  ") && table.contains("  n               t  "), "{table}");
         assert_eq!(pending(&document), "keys: no answer\n");
+    }
+
+    #[test]
+    fn the_table_tells_of_policy_and_service_accounts_where_they_count() {
+        let policy = json!({"path": "/p.yaml", "loaded_at": "then", "faults": ["line 1: x", "line 2: y"]});
+        let accounts = json!({"known": 3, "oldest_seconds": 61, "error": null});
+        let table = table(&json!({ "grants": { "policy": policy, "service_accounts": accounts } }));
+        assert!(table.contains("\npolicy: /p.yaml, in force since then\n  NOT USED as it is now: line 1: x\n"), "{table}");
+        assert!(table.contains("\nservice accounts: 3 known, the oldest answer 61 s old, error: -\n"), "{table}");
+        assert!(!super::table(&json!({})).contains("policy"));
     }
 }

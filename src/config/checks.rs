@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 use url::Url;
 
-use crate::domain::policy::POD_IDENTITY_AUDIENCE;
 use crate::egress::fetch::is_private;
+use crate::grants::file::PolicyFile;
 use crate::observe::logging::Format;
 use crate::token::{IssuerConfig, KeySource, Mode};
 
@@ -69,18 +69,26 @@ impl Checks {
     }
 
     /// EKS's own rule for names (API `AssumeRoleForPodIdentity`, parameter `clusterName`).
-    pub(super) fn cluster_name(&mut self, name: Option<&str>) -> Option<String> {
-        let Some(name) = name else {
-            self.fault("cluster-name", "is needed: EKS Auth looks up a pod's role by the cluster's name");
-            return None;
-        };
+    pub(super) fn cluster_name(&mut self, name: Option<&str>) -> Option<Arc<str>> {
+        let name = name?;
         let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         let starts = name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
         if starts && name.len() <= 100 && name.bytes().all(known) {
-            return Some(name.to_owned());
+            return Some(name.into());
         }
         self.fault("cluster-name", format!("{name:?} is not a name of 1 to 100 letters, digits, '-' and '_'"));
         None
+    }
+
+    /// The policy file, read whole; `None` with each of its faults noted.
+    pub(super) fn policy(&mut self, path: &str, cluster: Option<&str>) -> Option<PolicyFile> {
+        let file = PolicyFile::open(Path::new(path), cluster.map(Arc::from));
+        file.map_err(|faults| faults.iter().for_each(|fault| self.fault("policy", format!("{path}: {fault}")))).ok()
+    }
+
+    /// A flag that is on or off; off with a fault noted.
+    pub(super) fn switch(&mut self, flag: &str, text: &str) -> bool {
+        self.parse(flag, text, "true or false").unwrap_or_default()
     }
 
     /// Addresses to serve on. Everything but exact addresses would serve credentials to the network.
@@ -160,8 +168,6 @@ impl Checks {
         }
         if parsed.is_empty() {
             self.fault("audience", "names no audience");
-        } else if !parsed.iter().any(|audience| &**audience == POD_IDENTITY_AUDIENCE) {
-            self.warn("audience", "without pods.eks.amazonaws.com no token leads to a role");
         }
         parsed
     }

@@ -5,7 +5,7 @@ use clap::Args;
 /// Flags and variables as they were given; [`crate::config::Config::of_server`] says what they mean.
 #[derive(Debug, Clone, Args)]
 pub struct ServerFlags {
-    /// EKS cluster of this node
+    /// EKS cluster of this node, which EKS Pod Identity needs
     #[arg(short, long, env = "CREDLET_CLUSTER_NAME", value_name = "NAME")]
     pub cluster_name: Option<String>,
 
@@ -52,6 +52,22 @@ pub struct ServerFlags {
     /// This node's name: tokens of other nodes' pods are refused (also the variable `NODE_NAME`)
     #[arg(long, env = "CREDLET_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
+
+    /// Roles and chains by service account, in YAML; read again when it changes
+    #[arg(long, env = "CREDLET_POLICY", value_name = "FILE")]
+    pub policy: Option<String>,
+
+    /// Take roles from the annotations of service accounts, which the API server is asked for
+    #[arg(
+        long,
+        env = "CREDLET_SERVICE_ACCOUNT_ROLES",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "false",
+        default_missing_value = "true"
+    )]
+    pub service_account_roles: String,
 
     /// Requests a second of one pod, with bursts of twice that
     #[arg(long, env = "CREDLET_POD_RATE", value_name = "RATE", default_value = "1000")]

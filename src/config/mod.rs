@@ -19,10 +19,12 @@ use crate::admin;
 use crate::cache;
 use crate::config::checks::Checks;
 use crate::config::flags::ServerFlags;
+use crate::domain::policy::POD_IDENTITY_AUDIENCE;
 use crate::egress::https::Https;
 use crate::egress::{Lookup, own_endpoint};
 use crate::exchange;
 use crate::front;
+use crate::grants;
 use crate::limits;
 use crate::observe::logging;
 use crate::token;
@@ -48,6 +50,8 @@ pub struct Config {
     pub admin: admin::Config,
     /// Proof of tokens.
     pub token: token::Config,
+    /// What callers may have.
+    pub grants: grants::Config,
     /// Calls to AWS.
     pub exchange: exchange::Config,
     /// Credentials held.
@@ -108,7 +112,9 @@ fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opt
     let admin = admin(checks, flags);
     let cache = cache(checks, flags);
     let token = token(checks, flags, variable, cache.as_ref().map_or(0, |cache| cache.capacity));
-    let exchange = exchange(checks, flags);
+    let grants = grants(checks, flags, variable);
+    let cluster_name = grants.cluster_name.as_deref().map(str::to_owned);
+    let exchange = exchange::Config { cluster_name, endpoint: checks.endpoint(flags.endpoint.as_deref()) };
     let pod_rate = checks.rate("pod-rate", &flags.pod_rate);
     let service_rate = checks.rate("max-service-qps", &flags.max_service_qps);
     let logging = logging(checks, flags);
@@ -120,7 +126,8 @@ fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opt
         front: front?,
         admin: admin?,
         token: token?,
-        exchange: exchange?,
+        grants,
+        exchange,
         cache: cache?,
         pods: limits::pods::Config { per_second: pod_rate? },
         upstream: limits::upstream::Config { per_second: service_rate? },
@@ -169,10 +176,18 @@ fn cache(checks: &mut Checks, flags: &ServerFlags) -> Option<cache::Config> {
     Some(cache::Config { capacity: capacity?, longest_retention })
 }
 
-fn exchange(checks: &mut Checks, flags: &ServerFlags) -> Option<exchange::Config> {
+fn grants(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> grants::Config {
     let cluster_name = checks.cluster_name(flags.cluster_name.as_deref());
-    let endpoint = checks.endpoint(flags.endpoint.as_deref());
-    Some(exchange::Config { cluster_name: Some(cluster_name?), endpoint })
+    let by_annotation = checks.switch("service-account-roles", &flags.service_account_roles);
+    if flags.cluster_name.is_none() && !is_ruled(flags) {
+        checks.fault("cluster-name", "is needed where neither --policy nor --service-account-roles lead to a role");
+    }
+    let policy = flags.policy.as_deref().and_then(|path| checks.policy(path, flags.cluster_name.as_deref()));
+    let service_accounts = if by_annotation { api_server(variable) } else { None };
+    if by_annotation && service_accounts.is_none() {
+        checks.fault("service-account-roles", "needs the API server: mount a service account token");
+    }
+    grants::Config { cluster_name, policy, service_accounts }
 }
 
 fn logging(checks: &mut Checks, flags: &ServerFlags) -> Option<logging::Config> {
@@ -183,17 +198,47 @@ fn logging(checks: &mut Checks, flags: &ServerFlags) -> Option<logging::Config> 
 fn token(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>, capacity: usize) -> Option<token::Config> {
     let issuers = checks.issuers(&flags.issuer);
     let audiences = checks.audiences(&flags.audience);
-    let mode = checks.mode(&flags.token_verification)?;
+    if !leads_anywhere(&audiences, flags) {
+        checks.warn("audience", "without pods.eks.amazonaws.com no token leads to a role");
+    }
+    let mode = mode(checks, flags)?;
     let node_name = flags.node_name.clone().or_else(|| variable("NODE_NAME")).filter(|name| !name.is_empty());
     let api_server = api_server(variable).filter(|_| mode != token::Mode::Delegated);
     if mode == token::Mode::Delegated && !issuers.is_empty() {
         checks.fault("issuer", "has no effect with --token-verification delegated");
     }
     if mode == token::Mode::Local && issuers.is_empty() && api_server.is_none() {
-        checks.fault("token-verification", "local needs keys: name an --issuer, or mount a service account token");
+        checks.fault(
+            "token-verification",
+            "local needs keys (without --cluster-name it is always local): name an --issuer, or mount a service account token",
+        );
     }
     let memo_capacity = TOKENS_PER_POD.saturating_mul(capacity.max(LEAST_PODS));
     Some(token::Config { audiences, node_name, mode, issuers, api_server, memo_capacity })
+}
+
+/// Delegated verification asks EKS Auth, which wants the cluster's name.
+fn mode(checks: &mut Checks, flags: &ServerFlags) -> Option<token::Mode> {
+    let mode = checks.mode(&flags.token_verification)?;
+    match mode {
+        // With nothing else to lead to a role, its absence is the fault that is told.
+        _ if flags.cluster_name.is_some() || !is_ruled(flags) => Some(mode),
+        token::Mode::Auto | token::Mode::Local => Some(token::Mode::Local),
+        token::Mode::Delegated => {
+            checks.fault("token-verification", "delegated needs --cluster-name: EKS Auth looks up roles by it");
+            None
+        }
+    }
+}
+
+fn leads_anywhere(audiences: &[Arc<str>], flags: &ServerFlags) -> bool {
+    let by_itself = audiences.is_empty() || audiences.iter().any(|audience| &**audience == POD_IDENTITY_AUDIENCE);
+    by_itself || is_ruled(flags)
+}
+
+/// Whether anything but the token's audience leads to a role.
+fn is_ruled(flags: &ServerFlags) -> bool {
+    flags.policy.is_some() || flags.service_account_roles != "false"
 }
 
 /// The API server, when the kubelet told where it is and a service account token is mounted.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Parser;
+use tempfile::NamedTempFile;
 use tracing::level_filters::LevelFilter;
 
 use super::*;
@@ -34,7 +35,7 @@ fn the_incumbents_arguments_work() {
 
 #[test]
 fn all_faults_are_told_together() {
-    let line = "--bind-hosts 0.0.0.0,nowhere --port 70000 --probe-port x --metrics-port -1 --issuer http://far.example \
+    let line = "--service-account-roles=maybe --policy /nowhere/policy.yaml --bind-hosts 0.0.0.0,nowhere --port 70000 --probe-port x --metrics-port -1 --issuer http://far.example \
                 --issuer https://ok.example= --token-verification maybe --pod-rate 0 --endpoint ftp://x --max-cache-size many \
                 --max-service-qps nan --max-credential-retention-before-renewal soon --verbosity loud --log-format xml";
     let line = line.replace("--metrics-port -1", "--metrics-port=-1");
@@ -46,7 +47,8 @@ fn all_faults_are_told_together() {
         "probe-port",
         "metrics-port",
         "max-cache-size",
-        "cluster-name",
+        "service-account-roles",
+        "policy",
         "issuer",
         "issuer",
         "token-verification",
@@ -108,6 +110,46 @@ fn keys_must_come_from_somewhere_when_local_is_asked_for() {
     assert!(check("-c demo --token-verification local", &[]).unwrap_err()[0].contains("local needs keys"));
     assert!(check("-c demo --token-verification local --issuer https://a.example", &[]).is_ok());
     assert!(check("-c demo --token-verification delegated --issuer https://a.example", &[]).is_err());
+}
+
+#[test]
+fn something_must_lead_to_a_role() {
+    let keys = "--issuer https://a.example";
+    let faults = check(keys, &[]).unwrap_err();
+    assert!(faults[0].starts_with("--cluster-name: is needed") && faults.len() == 1, "{faults:?}");
+    let policy = policy("rules: [{ match: { namespace: ns, serviceAccount: sa }, role: 'arn:aws:iam::111122223333:role/r' }]");
+    let config = check(&format!("{keys} --policy {}", policy.path().display()), &[]).unwrap();
+    assert!(config.grants.policy.is_some() && config.exchange.cluster_name.is_none());
+    assert_eq!(config.token.mode, Mode::Local, "without a cluster name there is nobody to delegate to");
+    let delegated = format!("--token-verification delegated --policy {}", policy.path().display());
+    assert!(check(&delegated, &[]).unwrap_err()[0].contains("delegated needs --cluster-name"));
+}
+
+#[test]
+fn each_fault_of_the_policy_file_is_told() {
+    let policy = policy("rules: [{ match: { namespace: ns }, exchange: pod-identity, colour: red }]");
+    let faults = check(&format!("-c demo --port 70000 --policy {}", policy.path().display()), &[]).unwrap_err();
+    let told = format!("--policy: {}: line 1: rules[0]", policy.path().display());
+    assert!(faults.iter().filter(|fault| fault.starts_with(&told)).count() >= 2, "{faults:#?}");
+    assert!(faults.iter().any(|fault| fault.starts_with("--port: ")));
+}
+
+#[test]
+fn roles_by_annotation_need_the_api_server() {
+    let server = [("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("KUBERNETES_SERVICE_PORT", "443")];
+    for (flag, on) in [("--service-account-roles", true), ("--service-account-roles=true", true), ("", false)] {
+        let checked = check(&format!("-c demo {flag}"), &server);
+        let told = checked.err().is_some_and(|faults| faults.iter().any(|fault| fault.contains("mount a service account token")));
+        assert_eq!(told, on, "{flag}");
+    }
+    assert!(check("-c demo --service-account-roles=perhaps", &[]).unwrap_err()[0].contains("not true or false"));
+}
+
+/// A policy file.
+fn policy(text: &str) -> NamedTempFile {
+    let file = NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    file
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Who asks: the pod behind a service account token, and the token itself.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -10,7 +11,7 @@ use zeroize::Zeroizing;
 pub const TOKEN_BYTES: std::ops::RangeInclusive<usize> = 20..=16_384;
 
 /// The claims of a verified, pod-bound service account token (Kubernetes KEP-1205, KEP-4193).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// `iss`, exactly as configured.
     pub issuer: Arc<str>,
@@ -70,12 +71,22 @@ impl fmt::Debug for TokenDigest {
 }
 
 /// On whose behalf a credential is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
     /// This process verified the token's signature and claims.
     Verified(Identity),
     /// Nothing is known but the token: EKS Auth is the verifier (delegated verification).
     Delegated(TokenDigest),
+}
+
+impl Hash for Subject {
+    /// What tells most subjects apart; whole identities would make every look-up slow.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Verified(identity) => identity.pod_uid.hash(state),
+            Self::Delegated(digest) => digest.hash(state),
+        }
+    }
 }
 
 impl Subject {

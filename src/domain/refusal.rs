@@ -67,6 +67,8 @@ pub enum Reason {
     WrongNode,
     /// One pod asks more often than `--pod-rate`.
     PodRate,
+    /// The API server does not tell what this caller's service account is annotated with, and nothing is known of it.
+    ServiceAccountUnavailable,
     /// Nothing gives this service account a role.
     NoRole,
     /// This caller has no target of that name.

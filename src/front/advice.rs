@@ -47,8 +47,8 @@ pub(super) fn of(reason: Reason) -> &'static str {
             "The cluster's signing keys can't be read at the moment: try again, and tell the cluster's operator if it lasts"
         }
         Reason::Audience => {
-            "The token is meant for another audience: project one with audience pods.eks.amazonaws.com into the pod, as the EKS \
-             Pod Identity webhook does"
+            "The token is meant for another audience: project one with audience pods.eks.amazonaws.com into the pod, or \
+             sts.amazonaws.com where its role is taken by web identity"
         }
         Reason::NotYetValid => {
             "The token is not valid yet, so the clock of this node or of the API server is wrong: tell the cluster's operator"
@@ -64,9 +64,13 @@ pub(super) fn of(reason: Reason) -> &'static str {
         }
         Reason::WrongNode => "The token belongs to a pod of another node: send this pod's own token",
         Reason::PodRate => "This pod asks too often: let it keep its credentials until they near their end, as AWS SDKs do",
+        Reason::ServiceAccountUnavailable => {
+            "The annotations of this pod's service account can't be read at the moment: try again, and tell the cluster's operator \
+             if it lasts"
+        }
         Reason::NoRole => {
-            "Nothing gives this pod a role: project a token with audience pods.eks.amazonaws.com into it, and create an EKS Pod \
-             Identity association for its namespace and service account"
+            "Nothing gives this pod a role: neither the node's policy nor its service account's annotations do, and its token is \
+             not for EKS Pod Identity (audience pods.eks.amazonaws.com)"
         }
         Reason::NoTarget => "This pod's service account has no target of that name: ask the cluster's operator for one",
         Reason::CacheFull => {
@@ -81,8 +85,8 @@ pub(super) fn of(reason: Reason) -> &'static str {
             "The node's credential agent has no working access to AWS: tell the cluster's operator, who finds the cause in its log"
         }
         Reason::UpstreamDenied => {
-            "AWS refuses a role to this pod's service account: check its EKS Pod Identity association, and that the role's trust \
-             policy lets pods.eks.amazonaws.com assume it"
+            "AWS refuses a role to this pod's service account: check its EKS Pod Identity association or its role's name, and that \
+             the trust policy of each role on the way admits whoever assumes it"
         }
         Reason::UpstreamMismatch => {
             "AWS gave an answer that does not fit this pod: try again, and tell the cluster's operator if it lasts"

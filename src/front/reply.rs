@@ -194,6 +194,7 @@ fn kind(reason: Reason) -> Kind {
         | Reason::VerifyBudget
         | Reason::KeysUnavailable
         | Reason::PodRate
+        | Reason::ServiceAccountUnavailable
         | Reason::CacheFull
         | Reason::UpstreamThrottled
         | Reason::UpstreamUnavailable

@@ -85,6 +85,7 @@ impl Audit {
             pod_uid = identity.map(|identity| identity.pod_uid.as_str()),
             node = identity.and_then(|identity| identity.node.as_deref()),
             exchange,
+            target_name = grant.target(),
             role_arn = provenance.role_arn,
             association_id = provenance.association_id,
             access_key_id = credential.access_key_id(),

@@ -77,6 +77,8 @@ pub enum EvictionCause {
     Lapsed,
     /// AWS confirmed that the identity has no role any more.
     Denied,
+    /// The policy or an annotation no longer gives its subject what it holds.
+    Revoked,
     /// It never held anything, or was kept for a moment only because the cache is full or off.
     Unused,
 }

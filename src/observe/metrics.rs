@@ -36,6 +36,8 @@ pub struct Metrics {
     pub cache: CacheMetrics,
     /// Connections and shed load.
     pub front: FrontMetrics,
+    /// The policy file.
+    pub policy: PolicyMetrics,
     /// 1 while EKS Auth is the only verifier of tokens.
     pub verification_delegated: Gauge,
     /// 1 when tokens are held against this node's name.
@@ -100,6 +102,15 @@ pub struct FrontMetrics {
     listeners: Mutex<BTreeMap<IpAddr, bool>>,
 }
 
+/// `credlet_policy_*`.
+#[derive(Debug)]
+pub struct PolicyMetrics {
+    /// When the policy in force was read, Unix seconds; 0 without a policy file.
+    pub loaded: Gauge,
+    /// What is wrong with the file as it is now; then an earlier one is in force.
+    pub faults: Gauge,
+}
+
 /// From 100 µs, where hits are, to the answer deadline and beyond; seconds.
 const REQUEST_BUCKETS: [f64; 14] =
     [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.9, 1.0];
@@ -126,6 +137,7 @@ impl Metrics {
             upstream: Upstream::new(own),
             cache: CacheMetrics::new(own),
             front: FrontMetrics::new(own),
+            policy: PolicyMetrics::new(own),
             verification_delegated: registered(own, "verification_delegated", "1 while EKS Auth is the only verifier of tokens"),
             node_name_known: registered(own, "node_name_known", "1 when tokens are held against this node's name"),
             node_credentials_expiry: registered(
@@ -303,6 +315,15 @@ impl FrontMetrics {
         listeners.insert(address, up);
         let all_up = listeners.iter().all(|(other, up)| *up || other.is_ipv4() != address.is_ipv4());
         self.listener_up.get_or_create(&[("family", family)]).set(i64::from(all_up));
+    }
+}
+
+impl PolicyMetrics {
+    fn new(registry: &mut Registry) -> Self {
+        Self {
+            loaded: registered(registry, "policy_loaded_timestamp_seconds", "When the policy in force was read"),
+            faults: registered(registry, "policy_faults", "Faults of the policy file as it is now; an earlier one is in force"),
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use credlet::observe::Context;
 use credlet::sim::cloud::{self, Cloud};
 use credlet::sim::pod::{NODE, PodSpec};
 use credlet::sim::script::Operation;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::http::{self, Answer};
@@ -49,7 +50,7 @@ pub(crate) struct Laboratory {
     pub(crate) cloud: Cloud,
     pub(crate) app: App,
     pub(crate) context: Context,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Laboratory {
@@ -65,17 +66,23 @@ impl Laboratory {
 
     /// With an agent of `cloud` whose issuer is among `flags`. It may not be ready.
     pub(crate) fn with(clock: Clock, cloud: Cloud, flags: &[&str]) -> Self {
+        Self::with_config(clock, cloud, flags, |_| ())
+    }
+
+    /// The same with a configuration that flags alone can't make here.
+    pub(crate) fn with_config(clock: Clock, cloud: Cloud, flags: &[&str], change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let run_dir = format!("--run-dir={}", folder.path().display());
         let endpoint = format!("--endpoint={}", cloud.eks_auth_url());
         let own = ["server", "--cluster-name=demo", "--bind-hosts=127.0.0.1", "--port=0", "--probe-port=0", "--metrics-port=0"];
         let line = [&own[..], &["--node-name", NODE, &run_dir, &endpoint], flags].concat();
-        let config = Config::of_server(&Line::try_parse_from(line).unwrap().flags, &|_| None).unwrap();
+        let mut config = Config::of_server(&Line::try_parse_from(line).unwrap().flags, &|_| None).unwrap();
+        change(&mut config);
         let context = Context::new(clock);
         let sdk = sdk_config(&config, &cloud, &context);
         let aws = Aws::with_config(config.https.clone(), &context.metrics, sdk);
         let app = App::start(config, aws, context.clone()).unwrap();
-        Self { cloud, app, context, _folder: folder }
+        Self { cloud, app, context, folder }
     }
 
     /// Waits until nothing is pending.
@@ -113,6 +120,12 @@ impl Laboratory {
     /// Its answer to a new token of `pod` at another path.
     pub(crate) async fn ask_at(&self, path: &str, pod: &PodSpec) -> Answer {
         http::get(self.app.addresses()[0], path, &[("authorization", &token(&self.cloud, pod))]).await.unwrap()
+    }
+
+    /// What `credlet status --json` prints.
+    pub(crate) async fn status(&self) -> Value {
+        let (_, document) = credlet::admin::status::ask(self.folder.path(), "/status").await.unwrap();
+        serde_json::from_slice(&document).unwrap()
     }
 
     /// Whether the agent's metrics hold this line.

@@ -19,6 +19,8 @@ mod end_to_end;
 #[cfg(test)]
 mod flood;
 #[cfg(test)]
+mod grants;
+#[cfg(test)]
 mod guides;
 #[cfg(test)]
 mod key_sources;
@@ -38,6 +40,8 @@ mod refusals;
 mod sdk_variables;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod service_accounts;
 #[cfg(test)]
 mod wire;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::world::{World, pod, within};
 const LIMIT: Duration = Duration::from_secs(15);
 
 /// All that comes back for `bytes` until the agent closes.
-async fn exchange(world: &World, bytes: &[u8]) -> String {
+pub(crate) async fn exchange(world: &World, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(world.agent.address()).await.unwrap();
     // The agent may answer and close before all has been sent.
     let _ = stream.write_all(bytes).await;
@@ -21,7 +21,7 @@ async fn exchange(world: &World, bytes: &[u8]) -> String {
 }
 
 /// A head that asks for `path` with a good token and more lines, each with its line break.
-fn head(world: &World, path: &str, token: &str, more: &str) -> String {
+pub(crate) fn head(world: &World, path: &str, token: &str, more: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: {token}\r\n{more}\r\n", world.agent.address())
 }
 

@@ -1,6 +1,8 @@
 //! The real binary as a child process: how it is started, asked, and read, for every test binary that runs it.
 
 pub(crate) mod agent;
+pub(crate) mod api_server;
+pub(crate) mod config_map;
 pub(crate) mod http;
 pub(crate) mod ports;
 pub(crate) mod relay;

@@ -1,0 +1,187 @@
+//! `--service-account-roles`: the annotations of a caller's service account, from an API server that comes and goes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use credlet::grants::file::PolicyFile;
+use credlet::sim::cloud::{self, Cloud};
+use credlet::sim::pod::PodSpec;
+use serde_json::{Value, json};
+
+use crate::harness::api_server::{ApiServer, TOKEN};
+use crate::harness::http::Answer;
+use crate::laboratory::{Laboratory, clock};
+use crate::world::{TOKEN_LIFE, config, pod};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// An agent that asks an API server, and a pod whose service account that has.
+struct Scene {
+    laboratory: Laboratory,
+    server: ApiServer,
+    pod: PodSpec,
+}
+
+impl Scene {
+    async fn new(annotations: Value) -> Self {
+        Self::ruled(annotations, None).await
+    }
+
+    async fn ruled(annotations: Value, policy: Option<PolicyFile>) -> Self {
+        let (clock, server, pod) = (clock(), ApiServer::start().await.unwrap(), pod("app-0"));
+        server.put(&pod.namespace, &pod.service_account, &pod.service_account_uid, &annotations);
+        let cloud = Cloud::start(cloud::Config { clock: clock.clone(), ..config() }).await.unwrap();
+        let issuer = format!("--issuer={}={}", cloud.issuer(), cloud.jwks_url());
+        let access = server.access().unwrap();
+        let laboratory = Laboratory::with_config(clock, cloud, &[&issuer], |config| {
+            config.grants.service_accounts = Some(Arc::clone(&access));
+            config.grants.policy = policy;
+        });
+        laboratory.become_ready().await;
+        Self { laboratory, server, pod }
+    }
+
+    fn annotate(&self, annotations: &Value) {
+        self.server.put(&self.pod.namespace, &self.pod.service_account, &self.pod.service_account_uid, annotations);
+    }
+
+    async fn ask(&self) -> Answer {
+        self.laboratory.ask_for(&self.pod).await
+    }
+
+    async fn ask_by_web_identity(&self) -> Answer {
+        let token = self.laboratory.cloud.keys().token(&self.pod, "sts.amazonaws.com", TOKEN_LIFE);
+        self.laboratory.ask(&token).await
+    }
+
+    fn reads(&self) -> usize {
+        self.server.requests().len()
+    }
+
+    async fn reads_are(&self, count: usize) {
+        self.laboratory.wait_for(|_| self.reads() == count).await;
+    }
+}
+
+#[tokio::test]
+async fn an_account_is_read_on_first_use_by_its_metadata_and_again_while_it_is_used() {
+    let scene = Scene::new(json!({})).await;
+    for _ in 0..3 {
+        assert_eq!(scene.ask().await.status, 200);
+    }
+    let path = "/api/v1/namespaces/default/serviceaccounts/app";
+    let expected = format!("GET {path} application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1 Bearer {TOKEN}");
+    assert_eq!(scene.server.requests(), [expected]);
+    scene.laboratory.pass(MINUTE / 2).await;
+    assert_eq!(scene.ask().await.status, 200);
+    scene.reads_are(2).await;
+    scene.laboratory.pass(10 * MINUTE).await;
+    assert_eq!(scene.reads(), 2, "nobody asks, nothing is read");
+    let status = scene.laboratory.status().await;
+    assert_eq!(status["grants"]["service_accounts"], json!({ "known": 1, "oldest_seconds": 600, "error": null }));
+    assert_eq!(status["advice"], json!({}));
+}
+
+#[tokio::test]
+async fn a_changed_annotation_counts_within_a_minute() {
+    let scene = Scene::new(json!({})).await;
+    let before = scene.ask().await;
+    assert_eq!(before.status, 200);
+    scene.annotate(&json!({ "credlet.io/colour": "red" }));
+    scene.laboratory.pass(MINUTE).await;
+    let answer = scene.ask().await;
+    assert_eq!((answer.status, answer.code().as_str()), (403, "AccessDenied"));
+    assert!(answer.body.contains("credlet.io/colour"), "{}", answer.body);
+    let revoked = r#"credlet_cache_evictions_total{cause="revoked"} 1"#;
+    scene.laboratory.wait_for(|laboratory| laboratory.shows(revoked)).await;
+
+    scene.annotate(&json!({ "meta.helm.sh/release-name": "app" }));
+    scene.laboratory.pass(MINUTE).await;
+    let after = scene.ask().await;
+    assert!(after.status == 200 && after.body != before.body, "what was dropped is fetched anew");
+    assert_eq!(scene.laboratory.exchanges(), 2);
+}
+
+#[tokio::test]
+async fn a_change_that_changes_no_grant_drops_nothing() {
+    let scene = Scene::new(json!({})).await;
+    let before = scene.ask().await.body;
+    scene.annotate(&json!({ "eks.amazonaws.com/role-arn": "arn:aws:iam::111122223333:role/irsa" }));
+    scene.laboratory.pass(MINUTE).await;
+    assert_eq!(scene.ask().await.body, before, "Pod Identity's association decides for this audience");
+    assert_eq!(scene.laboratory.exchanges(), 1);
+}
+
+#[tokio::test]
+async fn what_is_known_serves_while_the_api_server_is_away() {
+    let scene = Scene::new(json!({})).await;
+    let before = scene.ask().await.body;
+    scene.server.set_away(true);
+    for _ in 0..10 {
+        scene.laboratory.pass(25 * MINUTE).await;
+        let answer = scene.ask().await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+    scene.laboratory.wait_for(|laboratory| laboratory.context.readiness.advice().contains_key("service accounts")).await;
+    assert!(
+        scene.laboratory.status().await["grants"]["service_accounts"]["error"].as_str().unwrap().starts_with("default/app: ")
+    );
+    scene.laboratory.wait_for(|laboratory| laboratory.exchanges() == 2).await;
+    let renewed = scene.ask().await;
+    assert!(renewed.status == 200 && renewed.body != before, "renewals go on");
+
+    let newcomer = PodSpec::new("default", "new", "new-0");
+    scene.server.put("default", "new", &newcomer.service_account_uid, &json!({}));
+    let before = scene.laboratory.exchanges();
+    let answer = scene.laboratory.ask_for(&newcomer).await;
+    assert_eq!((answer.status, answer.code().as_str()), (503, "ServiceUnavailable"));
+    assert!(!answer.header("retry-after").is_empty());
+    assert!(scene.laboratory.shows(r#"credlet_refusals_total{reason="service_account_unavailable"} 1"#));
+    assert_eq!(scene.laboratory.exchanges(), before);
+
+    scene.server.set_away(false);
+    scene.laboratory.pass(Duration::from_secs(4)).await;
+    assert_eq!(scene.laboratory.ask_for(&newcomer).await.status, 200, "new ones come after it returns");
+}
+
+#[tokio::test]
+async fn an_account_made_anew_is_not_the_tokens() {
+    let scene = Scene::new(json!({})).await;
+    assert_eq!(scene.ask().await.status, 200);
+    scene.server.put("default", "app", "another-uid", &json!({}));
+    scene.laboratory.pass(MINUTE).await;
+    let answer = scene.ask().await;
+    assert!(answer.status == 403 && answer.body.contains("made anew"), "{}", answer.body);
+    let revoked = r#"credlet_cache_evictions_total{cause="revoked"} 1"#;
+    scene.laboratory.wait_for(|laboratory| laboratory.shows(revoked)).await;
+
+    let mut new = pod("app-1");
+    new.service_account_uid = "third-uid".to_owned();
+    scene.server.put("default", "app", "third-uid", &json!({}));
+    scene.laboratory.pass(Duration::from_secs(2)).await;
+    assert_eq!(scene.laboratory.ask_for(&new).await.status, 200, "its own pods don't wait until an old answer ages");
+}
+
+#[tokio::test]
+async fn without_an_account_the_token_alone_decides() {
+    let scene = Scene::new(json!({})).await;
+    scene.server.delete("default", "app");
+    assert_eq!(scene.ask().await.status, 200, "EKS Auth's to decide");
+    let answer = scene.ask_by_web_identity().await;
+    assert!(answer.status == 403 && answer.body.contains("deleted"), "{}", answer.body);
+    assert_eq!(scene.reads(), 1);
+}
+
+#[tokio::test]
+async fn the_policy_file_wins_and_nothing_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("policy.yaml");
+    std::fs::write(&path, "rules: [ { match: { namespace: default, serviceAccount: app }, exchange: pod-identity } ]").unwrap();
+    let policy = PolicyFile::open(&path, Some("demo".into())).unwrap();
+    let scene = Scene::ruled(json!({ "credlet.io/colour": "red" }), Some(policy)).await;
+    assert_eq!(scene.ask().await.status, 200);
+    let other = PodSpec::new("default", "other", "other-0");
+    assert_eq!(scene.laboratory.ask_for(&other).await.status, 200);
+    let paths: Vec<String> = scene.server.requests();
+    assert!(paths.len() == 1 && paths[0].contains("/serviceaccounts/other "), "{paths:?}");
+}
