@@ -19,7 +19,7 @@ import pathlib
 import signal
 import sys
 
-from build import build, packages_folder
+from build import build
 from cluster import Cluster
 
 # Locked while a cluster runs, which it describes: the nodes' addresses and cgroups are this machine's.
@@ -50,7 +50,7 @@ def up(nodes: int) -> None:
     build()
     with RUNNING.open("a+") as lock:
         with contextlib.suppress(KeyboardInterrupt), the_only_one(lock), Cluster(nodes) as cluster:
-            description = json.dumps({**cluster.description(), "python": packages_folder()})
+            description = json.dumps(cluster.description())
             print(description, file=lock, flush=True)
             say(description)
             for line in sys.stdin:

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 
 import components
-from cache import BINARIES
+from cache import BINARIES, PYTHON
 from commands import succeeds, wait_until
 from nodes import Node, stop
 from pki import Pki
@@ -51,7 +51,7 @@ class Cluster:
         nodes = [{"name": node.name, "pid": node.pid, "address": node.address} for node in self.nodes]
         # Without a cache of its own it leaves one in the user's home.
         flags = [f"--kubeconfig={self.pki.path('admin.conf')}", f"--cache-dir={self.folder / 'kubectl'}"]
-        return {"nodes": nodes, "kubectl": [str(BINARIES / "kubectl"), *flags], "logs": str(self.logs)}
+        return {"nodes": nodes, "kubectl": [str(BINARIES / "kubectl"), *flags], "python": str(PYTHON)}
 
     def start_api_server(self) -> None:
         self.api_server = components.start_api_server(self.first, self.pki)

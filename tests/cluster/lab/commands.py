@@ -10,12 +10,6 @@ def run(*argv, **options) -> None:
     subprocess.run([str(word) for word in argv], check=True, **options)
 
 
-def output(*argv, **options) -> str:
-    """What a program that must succeed prints."""
-    done = subprocess.run([str(word) for word in argv], check=True, stdout=subprocess.PIPE, text=True, **options)
-    return done.stdout
-
-
 def succeeds(*argv) -> bool:
     """Whether a program succeeds; what it says is thrown away."""
     return subprocess.run([str(word) for word in argv], capture_output=True, check=False).returncode == 0
