@@ -124,3 +124,39 @@ pub(crate) async fn versions(world: Arc<World>) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// A policy of somebody else's, which adds a container to a pod only once ours has seen it, whichever comes first.
+fn sidecar_policy(namespace: &str) -> Value {
+    let expression = r#"size(object.spec.containers) == 1 && has(object.spec.containers[0].env) ? [JSONPatch{
+        op: "add", path: "/spec/containers/-", value: Object.spec.containers{name: "late", image: "late"}}] : []"#;
+    let (group, name) = ("admissionregistration.k8s.io", "late-sidecar");
+    let matches = json!({
+        "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace } },
+        "resourceRules": [{ "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"] }],
+    });
+    let policy = json!({
+        "reinvocationPolicy": "IfNeeded",
+        "matchConstraints": matches,
+        "mutations": [{ "patchType": "JSONPatch", "jsonPatch": { "expression": expression } }],
+    });
+    let object = |kind: &str, spec: Value| json!({ "apiVersion": format!("{group}/v1beta1"), "kind": kind, "metadata": { "name": name }, "spec": spec });
+    let binding = object("MutatingAdmissionPolicyBinding", json!({ "policyName": name }));
+    json!({ "apiVersion": "v1", "kind": "List", "items": [object("MutatingAdmissionPolicy", policy), binding] })
+}
+
+pub(crate) async fn late_sidecar(world: Arc<World>) -> anyhow::Result<()> {
+    let cluster = &world.cluster;
+    cluster.namespace("injection-sidecar").await?;
+    cluster.apply(&sidecar_policy("injection-sidecar")).await?;
+    let mut pod = pod::sleeping("injection-sidecar", "app-0");
+    pod["metadata"]["labels"] = json!({ LABEL: "true" });
+    let mut containers = Value::Null;
+    let added = async || {
+        containers = admitted(cluster, std::slice::from_ref(&pod)).await?[0]["spec"]["containers"].take();
+        Ok(containers[1]["name"] == "late")
+    };
+    cluster.wait_until("the sidecar", added).await?;
+    ensure!(containers[1]["env"] == containers[0]["env"], "{containers:#}");
+    ensure!(containers[1]["env"][0]["name"] == "AWS_CONTAINER_CREDENTIALS_FULL_URI", "{containers:#}");
+    Ok(())
+}

@@ -9,7 +9,8 @@ import images
 from cache import BINARIES, HERE, IMAGES, PYTHON, kubernetes_version, once
 from commands import run
 
-PACKAGES = "containerd runc containernetworking-plugins conntrack iptables iproute2 gcc libc6-dev curl openssl python3-venv".split()
+NODE_PACKAGES = "containerd runc containernetworking-plugins conntrack iptables iproute2 openssl curl".split()
+PACKAGES = [*NODE_PACKAGES, "gcc", "libc6-dev", "python3-venv"]
 PROGRAMS = "kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl".split()
 
 # boto3 is the one that tests/sdk drives.

@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from typing import Callable
+from collections.abc import Callable
 
 
 def run(*argv, **options) -> None:
