@@ -107,11 +107,10 @@ impl Cluster {
     pub(crate) async fn run(self: &Arc<Self>, manifest: &Value) -> anyhow::Result<Pod> {
         self.apply(manifest).await?;
         let pod = Pod::of(self, manifest)?;
-        let ready = pod.become_ready().await;
-        if ready.is_err() {
-            return ready.context(pod.story().await).map(|()| pod);
+        match pod.become_ready().await {
+            Ok(()) => Ok(pod),
+            Err(error) => Err(error.context(pod.story().await)),
         }
-        Ok(pod)
     }
 
     /// Kills the API server.
