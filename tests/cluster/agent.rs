@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use credlet::domain::identity::TokenDigest;
 use credlet::sim::cloud::Cloud;
 use serde_json::{Value, json};
@@ -18,6 +18,9 @@ use crate::pod::{self, CREDENTIALS_URL, CURL, Pod};
 
 const NAMESPACE: &str = "kube-system";
 const CREDLET: &str = "/credlet";
+
+/// How often its log is read for a line, each time by a new kubectl.
+const AUDIT_LOOKS: usize = 20;
 
 /// An agent that serves its node.
 pub(crate) struct Agent {
@@ -56,14 +59,15 @@ impl Agent {
 
     /// The newest audit line that is `wanted`, which the kubelet may show a moment late.
     async fn audit(&self, wanted: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
-        for _ in 0..20 {
-            let log = self.pod.logs().await?;
+        let mut log = String::new();
+        for _ in 0..AUDIT_LOOKS {
+            log = self.pod.logs().await?;
             let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             if let Some(line) = lines.filter(|line| line["target"] == "audit" && wanted(line)).last() {
                 return Ok(line);
             }
         }
-        anyhow::bail!("no such audit line:\n{}", self.pod.logs().await?)
+        bail!("no such audit line:\n{log}")
     }
 
     /// How many calls for service accounts of `namespace` have come to AWS.
@@ -75,8 +79,9 @@ impl Agent {
 
     /// Its answer to a process of the node itself, for which no API server is needed.
     pub(crate) async fn ask(&self, token: &str) -> anyhow::Result<Answer> {
-        let mut command = self.node.command("env");
-        command.args(CURL).args(["--header", &format!("Authorization: {token}"), CREDENTIALS_URL]);
+        let [curl, flags @ ..] = CURL;
+        let mut command = self.node.command(curl);
+        command.args(flags).args(["--header", &format!("Authorization: {token}"), CREDENTIALS_URL]);
         pod::answer(&printed(command.output().await?)?)
     }
 }

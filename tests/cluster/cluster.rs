@@ -39,7 +39,7 @@ impl Cluster {
         &self.description.nodes
     }
 
-    /// The folder of Python packages for pods.
+    /// The virtual environment with boto3, which works in a pod at the same path.
     pub(crate) fn python(&self) -> &str {
         &self.description.python
     }
@@ -76,8 +76,7 @@ impl Cluster {
 
     /// `kubectl apply` of a file of the project.
     pub(crate) async fn apply_file(&self, path: &str) -> anyhow::Result<()> {
-        let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
-        self.kubectl(&["apply", "--filename", &path]).await.map(drop)
+        self.kubectl(&["apply", "--filename", &project_file(path)]).await.map(drop)
     }
 
     /// `kubectl delete` of an object, which is gone when this returns.
@@ -108,11 +107,10 @@ impl Cluster {
     pub(crate) async fn run(self: &Arc<Self>, manifest: &Value) -> anyhow::Result<Pod> {
         self.apply(manifest).await?;
         let pod = Pod::of(self, manifest)?;
-        let ready = pod.become_ready().await;
-        if ready.is_err() {
-            return ready.context(pod.story().await).map(|()| pod);
+        match pod.become_ready().await {
+            Ok(()) => Ok(pod),
+            Err(error) => Err(error.context(pod.story().await)),
         }
-        Ok(pod)
     }
 
     /// Kills the API server.
@@ -153,4 +151,9 @@ impl Cluster {
 pub(crate) fn printed(output: Output) -> anyhow::Result<String> {
     ensure!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Where a file of the project is.
+pub(crate) fn project_file(path: &str) -> String {
+    format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))
 }

@@ -19,7 +19,7 @@ pub(crate) struct Description {
     pub(crate) nodes: Vec<Node>,
     /// The command line of an admin's kubectl, to be run on the first node.
     pub(crate) kubectl: Vec<String>,
-    /// The folder of Python packages for tests.
+    /// The virtual environment of Python with packages for tests: boto3, kubernetes-validate.
     pub(crate) python: String,
 }
 

@@ -19,6 +19,8 @@ mod cloud;
 #[cfg(test)]
 mod cluster;
 #[cfg(test)]
+mod injection;
+#[cfg(test)]
 mod lab;
 #[cfg(test)]
 mod outage;
@@ -64,6 +66,11 @@ fn trials(trials: &Trials) -> Vec<Trial> {
         trials.beside_others("proof::a_token_leads_to_its_own_service_account_whoever_presents_it", proof::anothers_token),
         trials.beside_others("proof::other_tokens_are_refused_without_a_call_to_aws", proof::other_tokens),
         trials.beside_others("proof::a_token_is_of_no_use_on_another_node", proof::another_node),
+        trials.beside_others("injection::pods_get_what_they_lack_and_keep_what_they_have", injection::table),
+        trials.beside_others("injection::a_container_that_another_policy_adds_later_is_served_too", injection::late_sidecar),
+        trials.beside_others("injection::an_injected_pod_gets_credentials", injection::running_pod),
+        trials.beside_others("injection::examples_are_taken_as_they_are", injection::examples),
+        trials.beside_others("injection::both_versions_of_the_policy_are_valid_and_say_the_same", injection::versions),
         trials.alone("outage::an_api_server_that_is_gone_takes_no_credentials_away", outage::api_server),
     ]
 }

@@ -49,8 +49,8 @@ pub(crate) async fn boto3(world: Arc<World>) -> anyhow::Result<()> {
     manifest = pod::with_folder(manifest, "python", world.cluster.python());
     let pod = world.cluster.run(&manifest).await?;
     let program = "import boto3; print(boto3.session.Session().get_credentials().get_frozen_credentials().access_key, end='')";
-    let path = format!("PYTHONPATH={}", world.cluster.python());
-    let access_key_id = pod.exec(&["env", &path, "python3", "-c", program]).await?;
+    let python = format!("{}/bin/python", world.cluster.python());
+    let access_key_id = pod.exec(&[&python, "-c", program]).await?;
     let session = world.agent.issued(&access_key_id).await?;
     ensure!(session["namespace"] == "boto3" && session["pod_name"] == "app-0", "{session}");
     Ok(())

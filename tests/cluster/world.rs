@@ -7,8 +7,9 @@ use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::agent::Agent;
 use crate::cluster::Cluster;
+use crate::injection;
 
-/// A cluster in which credlet serves both nodes.
+/// A cluster in which credlet serves both nodes, and equips the pods that ask for it.
 pub(crate) struct World {
     pub(crate) cluster: Arc<Cluster>,
     /// Of `node-1`, where pods run that name no other.
@@ -22,6 +23,7 @@ impl World {
         let cluster = Arc::new(Cluster::start(2).await?);
         let [first, second] = cluster.nodes() else { bail!("not two nodes") };
         let (agent, other_agent) = tokio::try_join!(Agent::start(&cluster, first), Agent::start(&cluster, second))?;
+        injection::install(&cluster).await?;
         Ok(Self { cluster, agent, other_agent })
     }
 }

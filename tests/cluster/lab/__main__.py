@@ -1,13 +1,14 @@
-"""A real Kubernetes cluster of one or two nodes in namespaces of this machine: etcd, API server, controllers, scheduler, kubelets,
-containerd, runc and a bridge network, without an engine or an image registry. Needs root, Debian, Go and Python; 10 s to start.
+"""A real Kubernetes cluster of one or two nodes in namespaces of this machine: etcd, API server, controllers, scheduler,
+kubelets, containerd, runc and a bridge network, without an engine or an image registry. Root, Debian, Go, Python; 10 s to start.
 
-    python3 tests/cluster/lab build             what a cluster needs, made once (10 min) and kept in $CREDLET_CACHE
-    python3 tests/cluster/lab up [--nodes 2]    the same, then a cluster until standard input ends; one line of JSON describes it
+    python3 tests/cluster/lab build             makes what a cluster needs (10 min) in $CREDLET_CACHE
+    python3 tests/cluster/lab up [--nodes 2]    the same, then a cluster until standard input ends
     python3 tests/cluster/lab kubectl ARGS…     as its admin, from another terminal
     python3 tests/cluster/lab node N ARGS…      a command in the namespaces of node N
 
-On the standard input of `up` a line "stop api-server" or "start api-server" does so, and is answered by a line "done". When it
-ends, or this process does in any way, everything ends: processes, namespaces, cgroups and files.
+`up` describes the cluster in a line of JSON. On its standard input a line "stop api-server" or "start api-server" does so, and is
+answered by a line "done". When the input ends, or this process does in any way, everything ends: processes, namespaces, cgroups
+and, at the next run at the latest, files.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import pathlib
 import signal
 import sys
 
-from build import build, packages_folder
+from build import build
 from cluster import Cluster
 
 # Locked while a cluster runs, which it describes: the nodes' addresses and cgroups are this machine's.
@@ -48,13 +49,12 @@ def up(nodes: int) -> None:
     # The same as the end of the input: the cluster is left as a context is.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     build()
-    with RUNNING.open("a+") as lock:
-        with contextlib.suppress(KeyboardInterrupt), the_only_one(lock), Cluster(nodes) as cluster:
-            description = json.dumps({**cluster.description(), "python": packages_folder()})
-            print(description, file=lock, flush=True)
-            say(description)
-            for line in sys.stdin:
-                obey(cluster, line.strip())
+    with contextlib.suppress(KeyboardInterrupt), RUNNING.open("a+") as lock, the_only_one(lock), Cluster(nodes) as cluster:
+        description = json.dumps(cluster.description())
+        print(description, file=lock, flush=True)
+        say(description)
+        for line in sys.stdin:
+            obey(cluster, line.strip())
 
 
 @contextlib.contextmanager

@@ -4,13 +4,13 @@ first process of a pod, images, and the Python packages that tests use. Ten minu
 
 import os
 import subprocess
-import sys
 
 import images
 from cache import BINARIES, HERE, IMAGES, PYTHON, kubernetes_version, once
-from commands import output, run
+from commands import run
 
-PACKAGES = "containerd runc containernetworking-plugins conntrack iptables iproute2 gcc libc6-dev curl openssl python3-venv".split()
+NODE_PACKAGES = "containerd runc containernetworking-plugins conntrack iptables iproute2 openssl curl".split()
+PACKAGES = [*NODE_PACKAGES, "gcc", "libc6-dev", "python3-venv"]
 PROGRAMS = "kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl".split()
 
 # boto3 is the one that tests/sdk drives.
@@ -77,13 +77,9 @@ def pack_images() -> None:
 
 def install_python_packages() -> None:
     def install() -> None:
-        run(sys.executable, "-m", "venv", "--clear", PYTHON)
+        # Debian's Python, which a pod finds under its /usr.
+        run("/usr/bin/python3", "-m", "venv", "--clear", PYTHON)
         pip = [PYTHON / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         run(*pip, *(word for path in REQUIREMENTS for word in ("-r", path)))
 
     once(PYTHON, REQUIREMENTS, install)
-
-
-def packages_folder() -> str:
-    """What a pod's PYTHONPATH says when that folder is mounted where it is here."""
-    return output(PYTHON / "bin/python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()

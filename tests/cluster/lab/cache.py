@@ -1,11 +1,11 @@
-"""What is made once and found again: binaries, images and Python packages, in `$CREDLET_CACHE/cluster-<version of Kubernetes>`."""
+"""What is made once and found again, in `$CREDLET_CACHE/cluster-<version of Kubernetes>`: binaries, images, Python packages."""
 
 import hashlib
 import os
 import pathlib
 import re
 import sys
-from typing import Callable
+from collections.abc import Callable
 
 HERE = pathlib.Path(__file__).resolve().parent
 

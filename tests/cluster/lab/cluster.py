@@ -6,11 +6,10 @@ import subprocess
 import tempfile
 
 import components
-from cache import BINARIES
+from cache import BINARIES, PYTHON
 from commands import succeeds, wait_until
 from nodes import Node, stop
 from pki import Pki
-
 
 FOLDER_PREFIX = "credlet-cluster-"
 
@@ -39,8 +38,7 @@ class Cluster:
         return self
 
     def __exit__(self, *_exception) -> None:
-        self.first.end()
-        for node in self.nodes[1:]:
+        for node in self.nodes:
             node.end()
         for node in self.nodes:
             node.remove_cgroups()
@@ -51,7 +49,7 @@ class Cluster:
         nodes = [{"name": node.name, "pid": node.pid, "address": node.address} for node in self.nodes]
         # Without a cache of its own it leaves one in the user's home.
         flags = [f"--kubeconfig={self.pki.path('admin.conf')}", f"--cache-dir={self.folder / 'kubectl'}"]
-        return {"nodes": nodes, "kubectl": [str(BINARIES / "kubectl"), *flags], "logs": str(self.logs)}
+        return {"nodes": nodes, "kubectl": [str(BINARIES / "kubectl"), *flags], "python": str(PYTHON)}
 
     def start_api_server(self) -> None:
         self.api_server = components.start_api_server(self.first, self.pki)
@@ -70,9 +68,7 @@ class Cluster:
         for node in self.nodes:
             self._start_node(node)
         for node in self.nodes:
-            wait_until(node.name, lambda: " Ready " in self._kubectl("get", "node", node.name, "--no-headers"))
-            service = ["curl", "--silent", "--insecure", "--max-time", "1", f"https://{components.API_SERVICE}/readyz"]
-            wait_until(f"the way of {node.name} to the API server", lambda: succeeds(*node.enter(*service)))
+            self._wait_for(node)
         wait_until("the default service account", lambda: "default" in self._kubectl("get", "serviceaccount", "default"))
 
     def _make_pki(self) -> None:
@@ -93,6 +89,11 @@ class Cluster:
         components.start_containerd(node, folder)
         components.start_kubelet(node, self.pki, folder)
         components.start_proxy(node, self.pki, folder)
+
+    def _wait_for(self, node: Node) -> None:
+        wait_until(node.name, lambda: " Ready " in self._kubectl("get", "node", node.name, "--no-headers"))
+        service = ["curl", "--silent", "--insecure", "--max-time", "1", f"https://{components.API_SERVICE}/readyz"]
+        wait_until(f"the way of {node.name} to the API server", lambda: succeeds(*node.enter(*service)))
 
     def _kubectl(self, *argv: str) -> str:
         command = self.first.enter(*self.description()["kubectl"], *argv)

@@ -2,18 +2,12 @@
 
 import subprocess
 import time
-from typing import Callable
+from collections.abc import Callable
 
 
 def run(*argv, **options) -> None:
     """Runs a program that must succeed."""
     subprocess.run([str(word) for word in argv], check=True, **options)
-
-
-def output(*argv, **options) -> str:
-    """What a program that must succeed prints."""
-    done = subprocess.run([str(word) for word in argv], check=True, stdout=subprocess.PIPE, text=True, **options)
-    return done.stdout
 
 
 def succeeds(*argv) -> bool:

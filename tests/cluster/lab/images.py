@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import pathlib
+import platform
 import tarfile
 
 # The first process of each pod's sandbox.
@@ -12,6 +13,8 @@ PAUSE = "credlet.test/pause:1"
 # Symbolic links into /usr only: with this machine's /usr mounted there, a pod runs this machine's own programs.
 MACHINE = "credlet.test/machine:1"
 
+# As images call what the kernel calls otherwise.
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 FOLDERS = {"etc": 0o755, "tmp": 0o1777, "proc": 0o755, "sys": 0o755, "dev": 0o755, "run": 0o755, "var": 0o755}
 USERS = b"root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"
 
@@ -29,7 +32,7 @@ class Image:
         layer = self._layer()
         digest = hashlib.sha256(layer).hexdigest()
         config = {
-            "architecture": "amd64",
+            "architecture": ARCHITECTURES[platform.machine()],
             "os": "linux",
             "config": {"Entrypoint": self.command, "Env": ["PATH=/usr/bin:/bin"]},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},

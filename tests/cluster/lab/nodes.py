@@ -4,7 +4,6 @@ All nodes share the first one's process namespace: when its first process ends, 
 process is killed with this one.
 """
 
-import contextlib
 import dataclasses
 import os
 import pathlib
@@ -73,17 +72,18 @@ class Node:
         return self._spawn(name, self.enter(*argv))
 
     def end(self) -> None:
-        """Ends this node's first process, and with the first node's every process there is; returns when they are gone."""
-        if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-            self.holder.wait()
+        """Ends every process of the first node's process namespace, and returns when they are gone. Other nodes end with it."""
+        if not self.holder:
+            return
+        if not self.first:
+            # Without its child the holder ends by itself, and reaps it.
+            os.kill(self.pid or self.holder.pid, signal.SIGKILL)
+        self.holder.wait()
 
     def remove_cgroups(self) -> None:
         # Not only where it was made: runc makes it in a hierarchy without controllers as well.
         for cgroup in [CGROUPS / self.cgroup, *CGROUPS.glob(f"*/{self.cgroup}")]:
-            # One whose last process has just ended may be busy for a moment.
-            wait_until(f"no {cgroup}", lambda: removed(cgroup), 10)
+            remove_cgroup(cgroup)
 
     def _make_namespaces(self) -> None:
         pause, own = str(BINARIES / "pause"), ["unshare", "--mount", "--net", "--propagation=private"]
@@ -121,15 +121,17 @@ class Node:
         self._shell(lines)
 
     def _make_network(self) -> None:
-        self._shell([
-            "ip link set lo up",
-            "echo 1 > /proc/sys/net/ipv4/ip_forward",
-            "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding",
-            # Not every kernel has dummy links.
-            f"ip link add node0 type ifb; ip address add {self.address}/32 dev node0; ip link set node0 up",
-            # Only what has a route comes to where kube-proxy turns it to the API server.
-            f"ip route add {SERVICE_SUBNET} dev node0",
-        ])
+        self._shell(
+            [
+                "ip link set lo up",
+                "echo 1 > /proc/sys/net/ipv4/ip_forward",
+                "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding",
+                # Not every kernel has dummy links.
+                f"ip link add node0 type ifb; ip address add {self.address}/32 dev node0; ip link set node0 up",
+                # Only what has a route comes to where kube-proxy turns it to the API server.
+                f"ip route add {SERVICE_SUBNET} dev node0",
+            ]
+        )
         if self.first:
             self._join(self.first)
 
@@ -138,18 +140,24 @@ class Node:
         status = pathlib.Path(f"/proc/{self.pid}/status").read_text().split("\n")
         pid = next(line.split()[-1] for line in status if line.startswith("NSpid"))
         subnet, subnet6 = self.pod_subnets
-        first._shell([
-            f"ip link add peer type veth peer name peer netns {pid}",
-            "ip address add 198.51.100.1/30 dev peer; ip address add 2001:db8::1/126 dev peer nodad; ip link set peer up",
-        ])
-        self._shell([
-            "ip address add 198.51.100.2/30 dev peer; ip address add 2001:db8::2/126 dev peer nodad; ip link set peer up",
-            "ip route add default via 198.51.100.1; ip route add default via 2001:db8::1",
-        ])
-        first._shell([
-            f"ip route add {self.address}/32 via 198.51.100.2; ip route add {subnet} via 198.51.100.2",
-            f"ip route add {subnet6} via 2001:db8::2",
-        ])
+        first._shell(
+            [
+                f"ip link add peer type veth peer name peer netns {pid}",
+                "ip address add 198.51.100.1/30 dev peer; ip address add 2001:db8::1/126 dev peer nodad; ip link set peer up",
+            ]
+        )
+        self._shell(
+            [
+                "ip address add 198.51.100.2/30 dev peer; ip address add 2001:db8::2/126 dev peer nodad; ip link set peer up",
+                "ip route add default via 198.51.100.1; ip route add default via 2001:db8::1",
+            ]
+        )
+        first._shell(
+            [
+                f"ip route add {self.address}/32 via 198.51.100.2; ip route add {subnet} via 198.51.100.2",
+                f"ip route add {subnet6} via 2001:db8::2",
+            ]
+        )
 
     def _make_cgroups(self) -> None:
         # Those of a run that was killed.
@@ -173,13 +181,18 @@ def stop(daemon: subprocess.Popen) -> None:
 
 
 def hierarchies() -> list[pathlib.Path]:
-    """The roots of all cgroup hierarchies: one in version 2, one for each controller in version 1."""
+    """The roots of all cgroup hierarchies: one for each controller in version 1; one in version 2, which is untried."""
     if (CGROUPS / "cgroup.controllers").exists():
         return [CGROUPS]
     return [path for path in CGROUPS.iterdir() if (path / "tasks").exists() and not path.is_symlink()]
 
 
-def removed(cgroup: pathlib.Path) -> bool:
-    """Removes a cgroup and those in it; whether nothing is left."""
-    subprocess.run(["find", cgroup, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"], capture_output=True, check=False)
-    return not cgroup.exists()
+def remove_cgroup(cgroup: pathlib.Path) -> None:
+    """Removes a cgroup and those in it. One whose last process has just ended may be busy for a moment."""
+    rmdir = ["find", str(cgroup), "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]
+
+    def is_gone() -> bool:
+        subprocess.run(rmdir, capture_output=True, check=False)
+        return not cgroup.exists()
+
+    wait_until(f"no {cgroup}", is_gone, 10)

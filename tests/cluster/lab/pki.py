@@ -3,6 +3,7 @@
 import json
 import pathlib
 import subprocess
+from collections.abc import Sequence
 
 from commands import run
 
@@ -31,7 +32,7 @@ class Pki:
     def path(self, file: str) -> pathlib.Path:
         return self.folder / file
 
-    def issue(self, name: str, subject: str, alternatives: list[str] = ()) -> None:
+    def issue(self, name: str, subject: str, alternatives: Sequence[str] = ()) -> None:
         """`name`.crt and `name`.key for both sides of a connection."""
         request, extensions = f"{name}.csr", f"{name}.ext"
         lines = ["extendedKeyUsage=serverAuth,clientAuth"]
