@@ -68,6 +68,18 @@ impl Checks {
         fits.then_some(rate)
     }
 
+    /// `true` or `false`, as Go's flags take them too.
+    pub(super) fn switch(&mut self, flag: &str, text: &str) -> Option<bool> {
+        match text.trim() {
+            "true" | "TRUE" | "True" | "t" | "T" | "1" => Some(true),
+            "false" | "FALSE" | "False" | "f" | "F" | "0" => Some(false),
+            other => {
+                self.fault(flag, format!("{other:?} is not true or false"));
+                None
+            }
+        }
+    }
+
     /// EKS's own rule for names (API `AssumeRoleForPodIdentity`, parameter `clusterName`).
     pub(super) fn cluster_name(&mut self, name: Option<&str>) -> Option<String> {
         let Some(name) = name else {

@@ -19,6 +19,7 @@ use crate::admin;
 use crate::cache;
 use crate::config::checks::Checks;
 use crate::config::flags::ServerFlags;
+use crate::egress::aws::Source;
 use crate::egress::https::Https;
 use crate::egress::{Lookup, own_endpoint};
 use crate::exchange;
@@ -58,6 +59,8 @@ pub struct Config {
     pub upstream: limits::upstream::Config,
     /// The way out of the node, as the environment describes it.
     pub https: Https,
+    /// Where the agent's own credentials come from.
+    pub node_credentials: Source,
     /// Logs.
     pub logging: logging::Config,
     /// What is legal but deserves a word.
@@ -113,6 +116,7 @@ fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opt
     let service_rate = checks.rate("max-service-qps", &flags.max_service_qps);
     let logging = logging(checks, flags);
     let https = https(checks, variable);
+    let node_credentials = node_credentials(checks, flags, variable);
     if let (Some(front), Some(admin)) = (&front, &admin) {
         checks.distinct(&[("port", front.port), ("probe-port", admin.probe_port), ("metrics-port", admin.metrics_port())]);
     }
@@ -125,6 +129,7 @@ fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opt
         pods: limits::pods::Config { per_second: pod_rate? },
         upstream: limits::upstream::Config { per_second: service_rate? },
         https: https?,
+        node_credentials: node_credentials?,
         logging: logging?,
         warnings: Vec::new(),
     })
@@ -144,6 +149,27 @@ fn front(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opti
 fn https(checks: &mut Checks, variable: Lookup<'_>) -> Option<Https> {
     let https = Https::new(variable);
     https.map_err(|errors| checks.faults.extend(errors.iter().map(ToString::to_string))).ok()
+}
+
+fn node_credentials(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Option<Source> {
+    let flag = "rotate-credentials";
+    if !checks.switch(flag, &flags.rotate_credentials)? {
+        return Some(Source::Standard);
+    }
+    let file = shared_credentials_file(variable);
+    if file.is_none() {
+        checks.fault(flag, "where the shared credentials file is, neither AWS_SHARED_CREDENTIALS_FILE nor HOME tell");
+    }
+    file.map(Source::RotatedFile)
+}
+
+/// As the SDKs find it: <https://docs.aws.amazon.com/sdkref/latest/guide/file-location.html>
+fn shared_credentials_file(variable: Lookup<'_>) -> Option<PathBuf> {
+    let path = variable("AWS_SHARED_CREDENTIALS_FILE").unwrap_or_else(|| "~/.aws/credentials".to_owned());
+    match path.strip_prefix("~/") {
+        Some(below_home) => Some(PathBuf::from(variable("HOME")?).join(below_home)),
+        None => Some(PathBuf::from(path)),
+    }
 }
 
 fn admin(checks: &mut Checks, flags: &ServerFlags) -> Option<admin::Config> {
