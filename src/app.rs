@@ -25,7 +25,7 @@ use crate::limits::pods::PodRates;
 use crate::limits::upstream::UpstreamBudget;
 use crate::node::hardening;
 use crate::observe::Context;
-use crate::token::Verifier;
+use crate::token::{Access, Verifier};
 
 /// How long a stopping agent finishes what is in flight. An answer takes 900 ms at most; the kubelet waits 30 s by default.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -63,8 +63,9 @@ impl App {
         let policy = Policy::without_rules(Some(config.exchange.cluster_name.as_str().into()));
         let budget = UpstreamBudget::new(config.upstream, context.clone());
         let mint = Exchanges::new(config.exchange, Arc::clone(&aws), budget.clone(), context.clone());
+        let access = Access { http: config.https, aws: Arc::clone(&aws), budget: budget.clone() };
         let broker = Arc::new(Broker {
-            verifier: Verifier::start(&config.token, config.https, &context),
+            verifier: Verifier::start(&config.token, access, &context),
             rates: PodRates::new(config.pods),
             grants: Grants::fixed(policy),
             cache: Cache::new(config.cache, Arc::new(mint), context.clone()),

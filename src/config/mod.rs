@@ -215,11 +215,15 @@ fn token(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>, capacit
     if mode == token::Mode::Delegated && !issuers.is_empty() {
         checks.fault("issuer", "has no effect with --token-verification delegated");
     }
-    if mode == token::Mode::Local && issuers.is_empty() && api_server.is_none() {
-        checks.fault("token-verification", "local needs keys: name an --issuer, or mount a service account token");
+    let cluster = flags.cluster_name.as_deref().map(Arc::from);
+    if mode == token::Mode::Local && issuers.is_empty() && api_server.is_none() && cluster.is_none() {
+        checks.fault(
+            "token-verification",
+            "local needs keys: name an --issuer or a --cluster-name, or mount a service account token",
+        );
     }
     let memo_capacity = TOKENS_PER_POD.saturating_mul(capacity.max(LEAST_PODS));
-    Some(token::Config { audiences, node_name, mode, issuers, api_server, memo_capacity })
+    Some(token::Config { audiences, node_name, mode, issuers, api_server, cluster, memo_capacity })
 }
 
 /// The API server, when the kubelet told where it is and a service account token is mounted.

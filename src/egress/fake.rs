@@ -53,6 +53,19 @@ impl Fake {
         .await
     }
 
+    /// Answers over plain HTTP what `answer` makes of a request's head and body.
+    pub(crate) async fn answering(answer: impl Fn(&str) -> Answer + Clone + Send + Sync + 'static) -> Self {
+        Self::start(move |mut connection, requests| {
+            let answer = answer.clone();
+            async move {
+                let request = read_request(&mut connection).await;
+                requests.lock().push(request.clone());
+                give(connection, answer(&request)).await;
+            }
+        })
+        .await
+    }
+
     /// Answers under TLS with a certificate of `authority` for `host`.
     pub(crate) async fn tls(authority: &Authority, host: &str, answer: Answer) -> Self {
         let acceptor = TlsAcceptor::from(Arc::new(authority.server_config(host)));
@@ -121,6 +134,10 @@ impl Connection for tokio_rustls::server::TlsStream<TcpStream> {
 async fn serve(mut connection: impl Connection, answer: Answer, requests: Arc<Mutex<Vec<String>>>) {
     let request = read_request(&mut connection).await;
     requests.lock().push(request);
+    give(connection, answer).await;
+}
+
+async fn give(mut connection: impl Connection, answer: Answer) {
     match answer {
         Answer::Bytes(bytes) => {
             let _ = connection.write_all(&bytes).await;

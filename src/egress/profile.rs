@@ -143,7 +143,10 @@ impl Held {
     }
 
     fn replace(&mut self, credentials: Credentials, text: Secret) -> Credentials {
-        tracing::info!(access_key_id = credentials.access_key_id(), "the node has new credentials from the shared credentials file");
+        tracing::info!(
+            access_key_id = credentials.access_key_id(),
+            "the node has new credentials from the shared credentials file"
+        );
         *self = Self { credentials: Some(credentials.clone()), text: Some(text), broken: false };
         credentials
     }

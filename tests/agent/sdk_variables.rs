@@ -3,6 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use credlet::sim::script::Operation;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::harness::http::Answer;
 use crate::harness::relay::{Authority, Relay};
@@ -62,6 +66,40 @@ async fn the_endpoint_may_come_from_the_sdks_variables() {
         world.agent.become_ready().await.unwrap();
         assert_eq!(world.agent.ask(&world.token(&pod("app-0"))).await.unwrap().status, 200, "{variable}");
     }
+}
+
+/// An EKS whose every cluster has that issuer.
+async fn eks(issuer: String) -> (String, AbortOnDropHandle<()>) {
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let body = json!({"cluster": {"identity": {"oidc": {"issuer": issuer}}}}).to_string();
+    let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let server = async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let read = stream.read(&mut [0; 4096]).await;
+            if read.is_ok() {
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        }
+    };
+    (url, AbortOnDropHandle::new(tokio::spawn(server)))
+}
+
+#[tokio::test]
+async fn the_issuer_comes_from_the_eks_that_the_sdks_variable_names() {
+    let cloud = crate::world::cloud().await;
+    let (url, _server) = eks(cloud.issuer().to_owned()).await;
+    let mut world = World::begin(cloud, |setup| {
+        let setup = setup.without_flag("issuer").flag("token-verification", "local");
+        setup.variable("AWS_ENDPOINT_URL_EKS", url)
+    })
+    .await;
+    world.agent.become_ready().await.unwrap();
+    assert_eq!(world.agent.ask(&world.token(&pod("app-0"))).await.unwrap().status, 200, "{}", world.agent.log());
+    let status = world.agent.status().await.unwrap();
+    assert_eq!(status["verification"]["issuers"][0]["issuer"], world.cloud.issuer());
+    let called = r#"credlet_upstream_requests_total{operation="describe_cluster",result="ok"}"#;
+    assert_eq!(world.agent.sample(called).await.unwrap(), 1);
 }
 
 /// The host is known without a packet leaving this machine: the agent asks the proxy for it.
