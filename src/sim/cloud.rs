@@ -12,11 +12,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
+use crate::domain::credential::Session;
 use crate::sim::calls::Call;
 use crate::sim::issuer::JWKS_PATH;
 use crate::sim::keys::{Algorithm, Keys};
 use crate::sim::script::{Operation, Script};
 use crate::sim::server;
+use crate::sim::sessions::Principal;
 use crate::sim::state::State;
 
 /// What is simulated.
@@ -169,5 +171,12 @@ impl Cloud {
     /// Completes once at least `least` calls of `operation` have arrived, answered or not.
     pub async fn reached(&self, operation: Operation, least: usize) {
         self.state.calls.reach(operation, least).await;
+    }
+
+    /// Credentials of the node for so long, as SSM gives them to hybrid nodes: EKS Auth takes them as it takes the node's key.
+    #[must_use]
+    pub fn node_session(&self, lifetime: Duration) -> Session {
+        let Principal { arn, user_id, .. } = &self.state.sessions.node;
+        self.state.sessions.issue(arn, user_id, self.state.config.clock.now().wall + lifetime)
     }
 }

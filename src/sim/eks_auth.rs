@@ -51,7 +51,7 @@ pub(super) fn token_in(body: &[u8]) -> Option<String> {
 fn authorize(state: &State, request: &Request<Bytes>) -> Result<(), Fault> {
     let scope = Scope { region: &state.config.region, service: "eks-auth" };
     let caller = state.sessions.authenticate(request, scope, state.config.clock.now()).map_err(unauthenticated)?;
-    let is_node = caller.access_key_id == state.sessions.node.access_key_id;
+    let is_node = caller.arn == state.sessions.node.arn;
     is_node.then_some(()).ok_or_else(|| Fault { message: not_allowed(&caller.arn), ..Fault::access_denied() })
 }
 

@@ -29,6 +29,8 @@ mod promises;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod rotation;
+#[cfg(test)]
 mod sdk_variables;
 #[cfg(test)]
 mod secrets;
