@@ -16,6 +16,7 @@ use crate::broker::Broker;
 use crate::cache::Cache;
 use crate::cache::status::EarliestExpiry;
 use crate::config::Config;
+use crate::domain::mint::Mint;
 use crate::domain::policy::Policy;
 use crate::egress::aws::Aws;
 use crate::exchange::Exchanges;
@@ -51,6 +52,16 @@ impl App {
     /// # Errors
     /// When a start with the same configuration would fail again.
     pub fn start(config: Config, aws: Aws, context: Context) -> Result<Self, FrontError> {
+        let access = access(&config, aws, &context);
+        let mint = Exchanges::new(config.exchange.clone(), Arc::clone(&access.aws), access.budget.clone(), context.clone());
+        Self::start_with(Arc::new(mint), config, access, context)
+    }
+
+    /// The same agent, whose credentials `mint` makes.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub fn start_with(mint: Arc<dyn Mint>, config: Config, access: Access, context: Context) -> Result<Self, FrontError> {
         hardening::keep_memory_private();
         let front = Front::bind(within(config.front, hardening::connections_allowed()), context.clone())?;
         let probes = Probes {
@@ -59,16 +70,13 @@ impl App {
             listeners: front.listeners(),
             nonces: front.nonces(),
         };
-        let aws = Arc::new(aws);
         let policy = Policy::without_rules(Some(config.exchange.cluster_name.as_str().into()));
-        let budget = UpstreamBudget::new(config.upstream, context.clone());
-        let mint = Exchanges::new(config.exchange, Arc::clone(&aws), budget.clone(), context.clone());
-        let access = Access { http: config.https, aws: Arc::clone(&aws), budget: budget.clone() };
+        let (aws, budget) = (Arc::clone(&access.aws), access.budget.clone());
         let broker = Arc::new(Broker {
             verifier: Verifier::start(&config.token, access, &context),
             rates: PodRates::new(config.pods),
             grants: Grants::fixed(policy),
-            cache: Cache::new(config.cache, Arc::new(mint), context.clone()),
+            cache: Cache::new(config.cache, mint, context.clone()),
             context: context.clone(),
         });
         front.serve(Arc::clone(&broker));
@@ -99,6 +107,13 @@ impl App {
             tracing::warn!("stopped with work in flight");
         }
     }
+}
+
+/// The ways out of an agent that is configured so.
+#[must_use]
+pub fn access(config: &Config, aws: Aws, context: &Context) -> Access {
+    let budget = UpstreamBudget::new(config.upstream, context.clone());
+    Access { http: config.https.clone(), aws: Arc::new(aws), budget }
 }
 
 /// Finds the region before the first pod needs it, and tells for as long as it can't be found.
@@ -190,7 +205,13 @@ mod tests {
 
     #[test]
     fn one_source_has_an_eighth_of_what_descriptors_allow() {
-        let config = front::Config { hosts: Vec::new(), port: 80, max_connections: 8_192, max_connections_per_source: 1_024 };
+        let config = front::Config {
+            hosts: Vec::new(),
+            port: 80,
+            only_local: false,
+            max_connections: 8_192,
+            max_connections_per_source: 1_024,
+        };
         for (allowed, total, per_source) in [(1_000_000, 8_192, 1_024), (896, 896, 112), (64, 64, 16), (0, 0, 16)] {
             let config = within(config.clone(), allowed);
             assert_eq!((config.max_connections, config.max_connections_per_source), (total, per_source), "{allowed}");

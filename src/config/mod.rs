@@ -139,7 +139,7 @@ fn front(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opti
     let hosts = checks.hosts(&flags.bind_hosts);
     let port = checks.port("port", &flags.port)?;
     let (max_connections, max_connections_per_source) = (MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SOURCE);
-    let config = front::Config { hosts, port, max_connections, max_connections_per_source };
+    let config = front::Config { hosts, port, only_local: false, max_connections, max_connections_per_source };
     if let Err(error) = own_endpoint::refuse(variable, &addresses(&config)) {
         checks.faults.push(error.to_string());
     }
