@@ -109,25 +109,21 @@ impl Developer {
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let denied = error.code() == Some("AccessDenied");
-        match self.failure(error) {
-            Failure::Misconfigured(cause) if denied => {
-                let advice =
-                    format!("STS refuses {role} to profile {}: does the role's trust policy name who that is?", self.profile);
-                Failure::Denied(Denial::new(cause).advice(advice))
-            }
-            other => other,
+        let failure = self.failure(error);
+        let Failure::Misconfigured(cause) = &failure else { return failure };
+        if error.code() != Some("AccessDenied") {
+            return failure;
         }
+        let advice = format!("STS refuses {role} to profile {}: does the role's trust policy name who that is?", self.profile);
+        Failure::Denied(Denial::new(cause).advice(advice))
     }
 
     fn failure<E>(&self, error: &AwsError<E>) -> Failure
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        match own_failure(error) {
-            Failure::Misconfigured(cause) => self.unusable(&cause),
-            other => other,
-        }
+        let failure = own_failure(error);
+        if let Failure::Misconfigured(cause) = &failure { self.unusable(cause) } else { failure }
     }
 
     fn unusable(&self, cause: &str) -> Failure {
@@ -179,3 +175,7 @@ fn session_name(profile: &str) -> String {
     let profile = profile.chars().map(|char| if allowed(char) { char } else { '-' });
     "credlet-".chars().chain(profile).take(SESSION_NAME_CHARS).collect()
 }
+
+#[cfg(test)]
+#[path = "developer_tests.rs"]
+mod tests;

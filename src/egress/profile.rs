@@ -78,9 +78,11 @@ pub(super) struct RotatedFile {
 struct Held {
     credentials: Option<Credentials>,
     /// What the file said that gave them.
-    text: Option<Secret>,
-    /// The file has been found broken since.
-    broken: bool,
+    good: Option<Secret>,
+    /// What it said last that gave none. It is not parsed again: the SDK would log its fault at each call.
+    bad: Option<Secret>,
+    /// That it gives none has been told.
+    told: bool,
 }
 
 impl RotatedFile {
@@ -95,12 +97,15 @@ impl RotatedFile {
             Ok(text) => text,
             Err(error) => return held.fall_back(error),
         };
-        if let Some(credentials) = held.still_good(&text, now) {
+        if let Some(credentials) = held.known(&text, now) {
             return Ok(credentials);
         }
         match self.parse(&text).await {
             Ok(credentials) => Ok(held.replace(credentials, text)),
-            Err(error) => held.fall_back(error),
+            Err(error) => {
+                held.bad = Some(text);
+                held.fall_back(error)
+            }
         }
     }
 
@@ -133,13 +138,16 @@ fn is_still(written: SystemTime, now: Now) -> bool {
 }
 
 impl Held {
-    /// What is held, if the file says the same as when it was had, and it lasts.
-    fn still_good(&mut self, text: &Secret, now: Now) -> Option<Credentials> {
-        let same = self.text.as_ref().is_some_and(|held| held.expose() == text.expose());
+    /// What is held, while it lasts and the file says nothing new.
+    fn known(&mut self, text: &Secret, now: Now) -> Option<Credentials> {
         let lasts = |credentials: &&Credentials| credentials.expiry().is_none_or(|end| now.until(end) > LEAST_LIFE);
-        let credentials = self.credentials.as_ref().filter(lasts).filter(|_| same)?;
-        self.broken = false;
-        Some(credentials.clone())
+        let credentials = self.credentials.as_ref().filter(lasts)?.clone();
+        let says = |known: &Option<Secret>| known.as_ref().is_some_and(|known| known.expose() == text.expose());
+        if says(&self.good) {
+            self.told = false;
+            return Some(credentials);
+        }
+        says(&self.bad).then_some(credentials)
     }
 
     fn replace(&mut self, credentials: Credentials, text: Secret) -> Credentials {
@@ -147,14 +155,14 @@ impl Held {
             access_key_id = credentials.access_key_id(),
             "the node has new credentials from the shared credentials file"
         );
-        *self = Self { credentials: Some(credentials.clone()), text: Some(text), broken: false };
+        *self = Self { credentials: Some(credentials.clone()), good: Some(text), ..Self::default() };
         credentials
     }
 
     /// The last good credentials in place of `error`, which is told once.
     fn fall_back(&mut self, error: CredentialsError) -> provider::Result {
         let Some(credentials) = self.credentials.clone() else { return Err(error) };
-        if !std::mem::replace(&mut self.broken, true) {
+        if !std::mem::replace(&mut self.told, true) {
             let error = credentials_cause(&error);
             tracing::warn!(error, "the shared credentials file gives no credentials; the last good ones stay in force");
         }
@@ -227,7 +235,7 @@ mod tests {
             write(&path, &next[..length], 0);
             assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"), "{length} bytes");
         }
-        assert!(file.held.lock().await.broken);
+        assert!(file.held.lock().await.told);
         for bad in ["[other]\naws_access_key_id = X\n", "aws_access_key_id\n", "\u{0}\n", "[default\n"] {
             write(&path, bad, 60);
             assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"), "{bad}");
@@ -238,7 +246,7 @@ mod tests {
         assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"), "no file");
         write(&path, &next, 0);
         assert_eq!(key(&file).await.as_deref(), Some("ASIATWO"));
-        assert!(!file.held.lock().await.broken);
+        assert!(!file.held.lock().await.told);
     }
 
     #[tokio::test]

@@ -71,8 +71,7 @@ where
         }
         _ => return own_failure(error),
     };
-    match own_failure(error) {
-        Failure::Misconfigured(cause) => Failure::Misconfigured(format!("{advice} ({cause})")),
-        other => other,
-    }
+    let failure = own_failure(error);
+    let Failure::Misconfigured(cause) = &failure else { return failure };
+    Failure::Misconfigured(format!("{advice} ({cause})"))
 }

@@ -26,8 +26,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// EKS answers as `eks` says; the issuer that it names has key `a`. `api_server` is of a token that is mounted but in vain.
-    async fn new(mode: Mode, eks: impl Fn() -> Answer + Clone + Send + Sync + 'static, api_server: bool) -> Self {
+    /// EKS answers as `eks` says, by default that the fake is the issuer, which has key `a`. `api_server` is of a token that is mounted but in vain.
+    async fn new(mode: Mode, eks: impl Fn() -> Option<Answer> + Clone + Send + Sync + 'static, api_server: bool) -> Self {
         let fake = Fake::answering(move |request| answer(request, &eks)).await;
         let context = Context::new(Clock::System);
         let access = Access { aws: Arc::new(aws(&fake, &context)), ..access(&context) };
@@ -69,17 +69,14 @@ impl Bench {
     }
 }
 
-fn answer(request: &str, eks: &impl Fn() -> Answer) -> Answer {
+fn answer(request: &str, eks: &impl Fn() -> Option<Answer>) -> Answer {
     let host = request.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
     let path = request.split(' ').nth(1).unwrap();
     let issuer = format!("http://{host}");
     match path {
-        "/clusters/demo" => match eks() {
-            Answer::Bytes(empty) if empty.is_empty() => {
-                Answer::http(200, "", &json!({"cluster": {"identity": {"oidc": {"issuer": issuer}}}}).to_string())
-            }
-            other => other,
-        },
+        "/clusters/demo" => eks().unwrap_or_else(|| {
+            Answer::http(200, "", &json!({"cluster": {"identity": {"oidc": {"issuer": issuer}}}}).to_string())
+        }),
         "/.well-known/openid-configuration" => {
             Answer::http(200, "", &json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys")}).to_string())
         }
@@ -87,9 +84,8 @@ fn answer(request: &str, eks: &impl Fn() -> Answer) -> Answer {
     }
 }
 
-/// EKS names the fake itself.
-fn well() -> Answer {
-    Answer::Bytes(Vec::new())
+fn well() -> Option<Answer> {
+    None
 }
 
 fn fault(status: u16, code: &str) -> Answer {
@@ -142,7 +138,7 @@ async fn an_api_server_that_can_not_be_reached_takes_nothing_away() {
 #[tokio::test]
 async fn a_search_in_vain_delegates_or_holds_readiness_up_as_the_mode_says() {
     for (mode, standing) in [(Mode::Auto, Standing::Delegated), (Mode::Local, Standing::Waiting)] {
-        let bench = Bench::new(mode, || fault(403, "AccessDeniedException"), true).await;
+        let bench = Bench::new(mode, || Some(fault(403, "AccessDeniedException")), true).await;
         let error = bench.error().await;
         assert!(error.contains("/nowhere/token") && error.contains("permission eks:DescribeCluster"), "{error}");
         assert!(!error.contains("upstream text"));
@@ -167,7 +163,7 @@ async fn what_eks_answers_is_told_as_what_to_do() {
             Mode::Auto,
             {
                 let answer = answer.clone();
-                move || answer.clone()
+                move || Some(answer.clone())
             },
             false,
         )
@@ -183,7 +179,7 @@ async fn what_eks_answers_is_told_as_what_to_do() {
 async fn the_search_goes_on_until_eks_answers() {
     let calls = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let second_time = move || match calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
-        0 => fault(500, "ServerException"),
+        0 => Some(fault(500, "ServerException")),
         _ => well(),
     };
     let bench = Bench::new(Mode::Local, second_time, false).await;

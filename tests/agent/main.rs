@@ -11,6 +11,8 @@ mod configuration;
 #[cfg(test)]
 mod delegation;
 #[cfg(test)]
+mod developer;
+#[cfg(test)]
 mod eks_auth;
 #[cfg(test)]
 mod end_to_end;

@@ -4,10 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use credlet::sim::script::Operation;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
-use tokio_util::task::AbortOnDropHandle;
 
+use crate::harness::canned::Canned;
 use crate::harness::http::Answer;
 use crate::harness::relay::{Authority, Relay};
 use crate::harness::setup::{REGION, Setup};
@@ -68,30 +66,14 @@ async fn the_endpoint_may_come_from_the_sdks_variables() {
     }
 }
 
-/// An EKS whose every cluster has that issuer.
-async fn eks(issuer: String) -> (String, AbortOnDropHandle<()>) {
-    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let body = json!({"cluster": {"identity": {"oidc": {"issuer": issuer}}}}).to_string();
-    let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-    let server = async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let read = stream.read(&mut [0; 4096]).await;
-            if read.is_ok() {
-                let _ = stream.write_all(answer.as_bytes()).await;
-            }
-        }
-    };
-    (url, AbortOnDropHandle::new(tokio::spawn(server)))
-}
-
 #[tokio::test]
 async fn the_issuer_comes_from_the_eks_that_the_sdks_variable_names() {
     let cloud = crate::world::cloud().await;
-    let (url, _server) = eks(cloud.issuer().to_owned()).await;
+    let cluster = json!({"cluster": {"identity": {"oidc": {"issuer": cloud.issuer()}}}});
+    let eks = Canned::start(&cluster).await.unwrap();
     let mut world = World::begin(cloud, |setup| {
         let setup = setup.without_flag("issuer").flag("token-verification", "local");
-        setup.variable("AWS_ENDPOINT_URL_EKS", url)
+        setup.variable("AWS_ENDPOINT_URL_EKS", &eks.url)
     })
     .await;
     world.agent.become_ready().await.unwrap();

@@ -1,7 +1,9 @@
 //! The real binary as a child process: how it is started, asked, and read, for every test binary that runs it.
 
 pub(crate) mod agent;
+pub(crate) mod canned;
 pub(crate) mod http;
+pub(crate) mod laptop;
 pub(crate) mod ports;
 pub(crate) mod relay;
 pub(crate) mod setup;

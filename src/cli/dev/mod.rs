@@ -34,7 +34,7 @@ pub(super) struct DevFlags {
     /// Port of the credentials endpoint; 0 lets the system choose
     #[arg(short, long, default_value_t = 9911)]
     port: u16,
-    /// Addresses to serve on: loopback, 169.254.170.23 or [fd00:ec2::23]
+    /// Addresses to serve on: of loopback, 169.254.170.23 and `fd00:ec2::23`
     #[arg(short, long, value_name = "ADDRESS", value_delimiter = ',', default_value = "127.0.0.1", value_parser = host)]
     bind_hosts: Vec<IpAddr>,
     /// Serve the credentials of this AWS profile, of any kind, in place of simulated ones
