@@ -33,10 +33,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where the agent's own credentials come from.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// The SDK's standard chain: variables, files, the node's metadata service.
-    #[default]
     Standard,
     /// The shared credentials file at this path, read anew as it changes. Nothing else: a file that is being written must not make
     /// the agent somebody else.

@@ -55,12 +55,15 @@ impl Bench {
 
     /// The first error of the search, once it has failed.
     async fn error(&self) -> String {
-        loop {
-            if let Some(error) = self.status()["issuers"][0]["error"].as_str() {
-                return error.to_owned();
+        let error = async {
+            loop {
+                if let Some(error) = self.status()["issuers"][0]["error"].as_str() {
+                    return error.to_owned();
+                }
+                tokio::task::yield_now().await;
             }
-            tokio::task::yield_now().await;
-        }
+        };
+        tokio::time::timeout_at(self.deadline(), error).await.unwrap()
     }
 
     fn counted(&self, result: &str) -> bool {

@@ -90,7 +90,7 @@ async fn a_profile_is_served_to_who_has_the_token() {
 async fn a_role_behind_the_profile_is_served_and_renewed() {
     let (cloud, folder) = (cloud().await, tempfile::tempdir().unwrap());
     profiles(folder.path(), &cloud);
-    cloud.script().next(Operation::Sts, [assumed("ASIAFIRST", 3600), assumed("ASIASHORT", 64)]);
+    cloud.script().next(Operation::Sts, [assumed("ASIAFIRST", 3600), assumed("ASIASHORT", 70)]);
     cloud.script().always(Operation::Sts, assumed("ASIALONG", 3600));
     let role = "--role-arn=arn:aws:iam::222222222222:role/reader";
     let shell = [("AWS_ENDPOINT_URL_STS", cloud.sts_url())];
@@ -98,6 +98,7 @@ async fn a_role_behind_the_profile_is_served_and_renewed() {
     let document = laptop.ask().await.unwrap().json();
     assert_eq!((&document["AccessKeyId"], &document["AccountId"]), (&"ASIASHORT".into(), &"222222222222".into()));
     let renewed = async {
+        // With 60 seconds of life left it is served no more.
         loop {
             let answer = laptop.ask().await.unwrap();
             assert_eq!(answer.status, 200, "{}", answer.body);
@@ -107,7 +108,7 @@ async fn a_role_behind_the_profile_is_served_and_renewed() {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     };
-    crate::world::within(std::time::Duration::from_secs(10), renewed).await;
+    crate::world::within(std::time::Duration::from_secs(20), renewed).await;
 }
 
 #[tokio::test]

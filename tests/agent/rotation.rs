@@ -67,9 +67,10 @@ fn replace(file: &Path, text: &str) {
 
 #[tokio::test]
 async fn no_request_is_lost_while_the_file_changes_breaks_and_is_mended() {
-    let life = 4 * SECOND;
-    let hybrid = Hybrid::start(life).await;
+    let (life, hybrid) = (6 * SECOND, Hybrid::start(3600 * SECOND).await);
+    assert_eq!(hybrid.ask_for_new("before").await, 200);
     let changes = async {
+        replace(&hybrid.file, &text(&hybrid.world.cloud.node_session(life)));
         tokio::time::sleep(SECOND).await;
         let next = hybrid.new_text();
         for length in [next.len() / 2, next.len() - 1, 0] {
@@ -96,7 +97,7 @@ async fn no_request_is_lost_while_the_file_changes_breaks_and_is_mended() {
     let log = hybrid.world.agent.log();
     let said = |text: &str| log.lines().filter(|line| line.contains(text)).count();
     assert_eq!(said("the last good ones stay in force"), 1, "{log}");
-    assert_eq!(said("the node has new credentials"), 3, "{log}");
+    assert_eq!(said("the node has new credentials"), 4, "{log}");
     assert!(hybrid.world.exchanges() > 100, "{}", hybrid.world.exchanges());
     assert_eq!(hybrid.world.agent.status().await.unwrap()["node_credentials"]["source"], "Profile");
 }
