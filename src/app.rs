@@ -16,6 +16,7 @@ use crate::broker::Broker;
 use crate::cache::Cache;
 use crate::cache::status::EarliestExpiry;
 use crate::config::Config;
+use crate::domain::mint::Mint;
 use crate::egress::aws::Aws;
 use crate::exchange::Exchanges;
 use crate::front::{self, Front, FrontError};
@@ -24,7 +25,7 @@ use crate::limits::pods::PodRates;
 use crate::limits::upstream::UpstreamBudget;
 use crate::node::hardening;
 use crate::observe::Context;
-use crate::token::Verifier;
+use crate::token::{Access, Verifier};
 
 /// How long a stopping agent finishes what is in flight. An answer takes 900 ms at most; the kubelet waits 30 s by default.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -50,6 +51,16 @@ impl App {
     /// # Errors
     /// When a start with the same configuration would fail again.
     pub fn start(config: Config, aws: Aws, context: Context) -> Result<Self, FrontError> {
+        let access = access(&config, aws, &context);
+        let mint = Exchanges::new(config.exchange.clone(), Arc::clone(&access.aws), access.budget.clone(), context.clone());
+        Self::start_with(Arc::new(mint), config, access, context)
+    }
+
+    /// The same agent, whose credentials `mint` makes.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub fn start_with(mint: Arc<dyn Mint>, config: Config, access: Access, context: Context) -> Result<Self, FrontError> {
         hardening::keep_memory_private();
         let front = Front::bind(within(config.front, hardening::connections_allowed()), context.clone())?;
         let probes = Probes {
@@ -58,12 +69,10 @@ impl App {
             listeners: front.listeners(),
             nonces: front.nonces(),
         };
-        let aws = Arc::new(aws);
-        let budget = UpstreamBudget::new(config.upstream, context.clone());
-        let mint = Exchanges::new(config.exchange, Arc::clone(&aws), budget.clone(), context.clone());
-        let cache = Cache::new(config.cache, Arc::new(mint), context.clone());
+        let (aws, budget) = (Arc::clone(&access.aws), access.budget.clone());
+        let cache = Cache::new(config.cache, mint, context.clone());
         let broker = Arc::new(Broker {
-            verifier: Verifier::start(&config.token, config.https, &context),
+            verifier: Verifier::start(&config.token, access, &context),
             rates: PodRates::new(config.pods),
             grants: Grants::start(config.grants, &cache, &context),
             cache,
@@ -97,6 +106,13 @@ impl App {
             tracing::warn!("stopped with work in flight");
         }
     }
+}
+
+/// The ways out of an agent that is configured so.
+#[must_use]
+pub fn access(config: &Config, aws: Aws, context: &Context) -> Access {
+    let budget = UpstreamBudget::new(config.upstream, context.clone());
+    Access { http: config.https.clone(), aws: Arc::new(aws), budget }
 }
 
 /// Finds the region before the first pod needs it, and tells for as long as it can't be found.
@@ -188,7 +204,13 @@ mod tests {
 
     #[test]
     fn one_source_has_an_eighth_of_what_descriptors_allow() {
-        let config = front::Config { hosts: Vec::new(), port: 80, max_connections: 8_192, max_connections_per_source: 1_024 };
+        let config = front::Config {
+            hosts: Vec::new(),
+            port: 80,
+            only_local: false,
+            max_connections: 8_192,
+            max_connections_per_source: 1_024,
+        };
         for (allowed, total, per_source) in [(1_000_000, 8_192, 1_024), (896, 896, 112), (64, 64, 16), (0, 0, 16)] {
             let config = within(config.clone(), allowed);
             assert_eq!((config.max_connections, config.max_connections_per_source), (total, per_source), "{allowed}");

@@ -42,6 +42,8 @@ pub mod node;
 pub mod admin;
 #[cfg(feature = "dev")]
 pub mod sim;
+#[cfg(feature = "dev")]
+pub mod developer;
 pub mod config;
 pub mod app;
 pub mod cli;

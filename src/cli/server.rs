@@ -37,7 +37,7 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
     }
     runtime()?.block_on(async {
         let context = Context::new(Clock::System);
-        let aws = Aws::new(config.https.clone(), &context.metrics);
+        let aws = Aws::new(config.https.clone(), config.node_credentials.clone(), &context);
         let app = App::start(config, aws, context)?;
         let signal = stop_signal().await?;
         tracing::info!(signal, "told to stop");

@@ -68,6 +68,15 @@ impl Checks {
         fits.then_some(rate)
     }
 
+    /// A flag that is on or off.
+    pub(super) fn switch(&mut self, flag: &str, text: &str) -> Option<bool> {
+        let on = switch(text);
+        if on.is_none() {
+            self.fault(flag, format!("{text:?} is not true or false"));
+        }
+        on
+    }
+
     /// EKS's own rule for names (API `AssumeRoleForPodIdentity`, parameter `clusterName`).
     pub(super) fn cluster_name(&mut self, name: Option<&str>) -> Option<Arc<str>> {
         let name = name?;
@@ -84,11 +93,6 @@ impl Checks {
     pub(super) fn policy(&mut self, path: &str, cluster: Option<&str>) -> Option<PolicyFile> {
         let file = PolicyFile::open(Path::new(path), cluster.map(Arc::from));
         file.map_err(|faults| faults.iter().for_each(|fault| self.fault("policy", format!("{path}: {fault}")))).ok()
-    }
-
-    /// A flag that is on or off; off with a fault noted.
-    pub(super) fn switch(&mut self, flag: &str, text: &str) -> bool {
-        self.parse(flag, text, "true or false").unwrap_or_default()
     }
 
     /// Addresses to serve on. Everything but exact addresses would serve credentials to the network.
@@ -230,6 +234,15 @@ impl Checks {
                 None
             }
         }
+    }
+}
+
+/// `true` or `false`, as Go's flags take them too.
+pub(super) fn switch(text: &str) -> Option<bool> {
+    match text.trim() {
+        "true" | "TRUE" | "True" | "t" | "T" | "1" => Some(true),
+        "false" | "FALSE" | "False" | "f" | "F" | "0" => Some(false),
+        _ => None,
     }
 }
 

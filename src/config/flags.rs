@@ -89,6 +89,18 @@ pub struct ServerFlags {
     #[arg(long, env = "CREDLET_MAX_CREDENTIAL_RETENTION_BEFORE_RENEWAL", value_name = "DURATION")]
     pub max_credential_retention_before_renewal: Option<String>,
 
+    /// Read the shared credentials file anew as it changes, and take the node's credentials from nowhere else: for hybrid nodes
+    #[arg(
+        long,
+        env = "CREDLET_ROTATE_CREDENTIALS",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false"
+    )]
+    pub rotate_credentials: String,
+
     /// Directory of this process's own, for the status socket
     #[arg(long, env = "CREDLET_RUN_DIR", value_name = "DIR", default_value = "/run/credlet")]
     pub run_dir: String,

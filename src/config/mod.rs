@@ -17,9 +17,10 @@ use url::Url;
 
 use crate::admin;
 use crate::cache;
-use crate::config::checks::Checks;
+use crate::config::checks::{Checks, switch};
 use crate::config::flags::ServerFlags;
 use crate::domain::policy::POD_IDENTITY_AUDIENCE;
+use crate::egress::aws::Source;
 use crate::egress::https::Https;
 use crate::egress::{Lookup, own_endpoint};
 use crate::exchange;
@@ -62,6 +63,8 @@ pub struct Config {
     pub upstream: limits::upstream::Config,
     /// The way out of the node, as the environment describes it.
     pub https: Https,
+    /// Where the agent's own credentials come from.
+    pub node_credentials: Source,
     /// Logs.
     pub logging: logging::Config,
     /// What is legal but deserves a word.
@@ -119,6 +122,7 @@ fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opt
     let service_rate = checks.rate("max-service-qps", &flags.max_service_qps);
     let logging = logging(checks, flags);
     let https = https(checks, variable);
+    let node_credentials = node_credentials(checks, flags, variable);
     if let (Some(front), Some(admin)) = (&front, &admin) {
         checks.distinct(&[("port", front.port), ("probe-port", admin.probe_port), ("metrics-port", admin.metrics_port())]);
     }
@@ -132,6 +136,7 @@ fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opt
         pods: limits::pods::Config { per_second: pod_rate? },
         upstream: limits::upstream::Config { per_second: service_rate? },
         https: https?,
+        node_credentials: node_credentials?,
         logging: logging?,
         warnings: Vec::new(),
     })
@@ -141,7 +146,7 @@ fn front(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opti
     let hosts = checks.hosts(&flags.bind_hosts);
     let port = checks.port("port", &flags.port)?;
     let (max_connections, max_connections_per_source) = (MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SOURCE);
-    let config = front::Config { hosts, port, max_connections, max_connections_per_source };
+    let config = front::Config { hosts, port, only_local: false, max_connections, max_connections_per_source };
     if let Err(error) = own_endpoint::refuse(variable, &addresses(&config)) {
         checks.faults.push(error.to_string());
     }
@@ -151,6 +156,27 @@ fn front(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opti
 fn https(checks: &mut Checks, variable: Lookup<'_>) -> Option<Https> {
     let https = Https::new(variable);
     https.map_err(|errors| checks.faults.extend(errors.iter().map(ToString::to_string))).ok()
+}
+
+fn node_credentials(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Option<Source> {
+    let flag = "rotate-credentials";
+    if !checks.switch(flag, &flags.rotate_credentials)? {
+        return Some(Source::Standard);
+    }
+    let file = shared_credentials_file(variable);
+    if file.is_none() {
+        checks.fault(flag, "where the shared credentials file is, neither AWS_SHARED_CREDENTIALS_FILE nor HOME tell");
+    }
+    file.map(Source::RotatedFile)
+}
+
+/// As the SDKs find it: <https://docs.aws.amazon.com/sdkref/latest/guide/file-location.html>
+fn shared_credentials_file(variable: Lookup<'_>) -> Option<PathBuf> {
+    let path = variable("AWS_SHARED_CREDENTIALS_FILE").unwrap_or_else(|| "~/.aws/credentials".to_owned());
+    match path.strip_prefix("~/") {
+        Some(below_home) => Some(PathBuf::from(variable("HOME")?).join(below_home)),
+        None => Some(PathBuf::from(path)),
+    }
 }
 
 fn admin(checks: &mut Checks, flags: &ServerFlags) -> Option<admin::Config> {
@@ -178,7 +204,7 @@ fn cache(checks: &mut Checks, flags: &ServerFlags) -> Option<cache::Config> {
 
 fn grants(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> grants::Config {
     let cluster_name = checks.cluster_name(flags.cluster_name.as_deref());
-    let by_annotation = checks.switch("service-account-roles", &flags.service_account_roles);
+    let by_annotation = checks.switch("service-account-roles", &flags.service_account_roles).unwrap_or_default();
     if flags.cluster_name.is_none() && !is_ruled(flags) {
         checks.fault("cluster-name", "is needed where neither --policy nor --service-account-roles lead to a role");
     }
@@ -207,14 +233,16 @@ fn token(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>, capacit
     if mode == token::Mode::Delegated && !issuers.is_empty() {
         checks.fault("issuer", "has no effect with --token-verification delegated");
     }
-    if mode == token::Mode::Local && issuers.is_empty() && api_server.is_none() {
+    let cluster = flags.cluster_name.as_deref().map(Arc::from);
+    if mode == token::Mode::Local && issuers.is_empty() && api_server.is_none() && cluster.is_none() {
         checks.fault(
             "token-verification",
-            "local needs keys (without --cluster-name it is always local): name an --issuer, or mount a service account token",
+            "local needs keys (without --cluster-name it is always local): name an --issuer or a --cluster-name, or mount a service \
+             account token",
         );
     }
     let memo_capacity = TOKENS_PER_POD.saturating_mul(capacity.max(LEAST_PODS));
-    Some(token::Config { audiences, node_name, mode, issuers, api_server, memo_capacity })
+    Some(token::Config { audiences, node_name, mode, issuers, api_server, cluster, memo_capacity })
 }
 
 /// Delegated verification asks EKS Auth, which wants the cluster's name.
@@ -238,7 +266,7 @@ fn leads_anywhere(audiences: &[Arc<str>], flags: &ServerFlags) -> bool {
 
 /// Whether anything but the token's audience leads to a role.
 fn is_ruled(flags: &ServerFlags) -> bool {
-    flags.policy.is_some() || flags.service_account_roles != "false"
+    flags.policy.is_some() || switch(&flags.service_account_roles) != Some(false)
 }
 
 /// The API server, when the kubelet told where it is and a service account token is mounted.

@@ -107,7 +107,9 @@ fn zero_switches_caching_off_with_a_warning() {
 
 #[test]
 fn keys_must_come_from_somewhere_when_local_is_asked_for() {
-    assert!(check("-c demo --token-verification local", &[]).unwrap_err()[0].contains("local needs keys"));
+    assert!(check("--token-verification local", &[]).unwrap_err().iter().any(|fault| fault.contains("local needs keys")));
+    let config = check("-c demo --token-verification local", &[]).unwrap();
+    assert_eq!(config.token.cluster.as_deref(), Some("demo"), "EKS is asked for the issuer");
     assert!(check("-c demo --token-verification local --issuer https://a.example", &[]).is_ok());
     assert!(check("-c demo --token-verification delegated --issuer https://a.example", &[]).is_err());
 }
@@ -163,6 +165,24 @@ fn the_node_name_comes_from_the_flag_or_kubernetes() {
 fn keys_are_private_by_the_rule_that_fetches_them() {
     assert!(check("-c demo --issuer a=http://[::ffff:127.0.0.1]/keys", &[]).is_ok());
     assert!(check("-c demo --issuer a=http://192.0.2.1/keys", &[]).is_err());
+}
+
+#[test]
+fn rotated_credentials_are_where_the_sdks_look_for_them() {
+    let source = |line: &str, variables: &[_]| check(&format!("-c demo {line}"), variables).map(|config| config.node_credentials);
+    let home = ("HOME", "/root");
+    assert_eq!(source("", &[home]), Ok(Source::Standard));
+    assert_eq!(source("--rotate-credentials=false", &[home]), Ok(Source::Standard));
+    for line in ["--rotate-credentials", "--rotate-credentials=true", "--rotate-credentials=1"] {
+        assert_eq!(source(line, &[home]), Ok(Source::RotatedFile("/root/.aws/credentials".into())));
+    }
+    let named = |path: &'static str| source("--rotate-credentials", &[home, ("AWS_SHARED_CREDENTIALS_FILE", path)]);
+    assert_eq!(named("/etc/aws/keys"), Ok(Source::RotatedFile("/etc/aws/keys".into())));
+    assert_eq!(named("~/keys"), Ok(Source::RotatedFile("/root/keys".into())));
+    for (line, variables) in [("--rotate-credentials", &[][..]), ("--rotate-credentials=maybe", &[home])] {
+        let faults = source(line, variables).unwrap_err();
+        assert!(faults.len() == 1 && faults[0].starts_with("--rotate-credentials: "), "{faults:?}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Loaded at first use and not at the start, since region and credentials may have to come from the node's metadata service and
 //! the listener must not wait for that.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -18,9 +19,11 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::OnceCell;
 
-use crate::base::clock::unix_seconds;
+use crate::base::clock::{Clock, unix_seconds};
 use crate::egress::EgressError;
 use crate::egress::https::Https;
+use crate::egress::profile::{Profile, RotatedFile};
+use crate::observe::Context;
 use crate::observe::metrics::Metrics;
 
 /// The longest that a TCP and TLS connection to AWS takes to make.
@@ -29,10 +32,24 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest that a source of node credentials takes: the metadata service is tried four times at a second each.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Where the agent's own credentials come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The SDK's standard chain: variables, files, the node's metadata service.
+    Standard,
+    /// The shared credentials file at this path, read anew as it changes. Nothing else: a file that is being written must not make
+    /// the agent somebody else.
+    RotatedFile(PathBuf),
+    /// This profile of the shared files, each load anew. Nothing else: who names a profile means it.
+    Profile(String),
+}
+
 /// The agent's own access to AWS.
 #[derive(Debug)]
 pub struct Aws {
     https: Https,
+    source: Source,
+    clock: Clock,
     config: OnceCell<SdkConfig>,
     node_credentials: NodeCredentials,
 }
@@ -56,16 +73,17 @@ struct NodeCredentials {
 impl Aws {
     /// Access by the SDK's standard variables and files. Reads nothing yet.
     #[must_use]
-    pub fn new(https: Https, metrics: &Metrics) -> Self {
-        let node_credentials = NodeCredentials { latest: Arc::default(), expiry: metrics.node_credentials_expiry.clone() };
-        Self { https, config: OnceCell::new(), node_credentials }
+    pub fn new(https: Https, source: Source, context: &Context) -> Self {
+        let node_credentials = NodeCredentials::new(&context.metrics);
+        Self { https, source, clock: context.clock.clone(), config: OnceCell::new(), node_credentials }
     }
 
-    /// Access as `config` says, for simulations and for the profile of a developer. Its credentials are watched all the same.
+    /// Access as `config` says, for simulations. Its credentials are watched all the same.
     #[must_use]
     pub fn with_config(https: Https, metrics: &Metrics, config: SdkConfig) -> Self {
-        let aws = Self::new(https, metrics);
-        Self { config: OnceCell::new_with(Some(aws.node_credentials.watch(config))), ..aws }
+        let node_credentials = NodeCredentials::new(metrics);
+        let config = OnceCell::new_with(Some(node_credentials.watch(config)));
+        Self { https, source: Source::Standard, clock: Clock::System, config, node_credentials }
     }
 
     /// The configuration for clients of AWS, loaded at the first call. It bears no retries: an attempt costs a permit of the
@@ -84,7 +102,9 @@ impl Aws {
     }
 
     async fn load(&self) -> Result<SdkConfig, EgressError> {
-        let config = aws_config::defaults(BehaviorVersion::latest())
+        let loader = aws_config::defaults(BehaviorVersion::latest());
+        let loader = if let Source::Profile(name) = &self.source { loader.profile_name(name) } else { loader };
+        let config = loader
             .http_client(self.https.aws_http_client())
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
@@ -93,13 +113,31 @@ impl Aws {
             .load()
             .await;
         match config.region() {
-            Some(_) => Ok(self.node_credentials.watch(config)),
+            Some(_) => Ok(self.node_credentials.watch(self.with_source(config))),
             None => Err(EgressError::Region),
         }
+    }
+
+    /// The same configuration with this agent's source of credentials. One that is read anew for each call must not be behind the
+    /// SDK's cache, which holds what bears no expiry for 15 minutes.
+    fn with_source(&self, config: SdkConfig) -> SdkConfig {
+        let profile = |name| Profile::new(name, &config, &self.https);
+        let source = match &self.source {
+            Source::Standard => return config,
+            Source::RotatedFile(path) => {
+                SharedCredentialsProvider::new(RotatedFile::new(path.clone(), profile(None), self.clock.clone()))
+            }
+            Source::Profile(name) => SharedCredentialsProvider::new(profile(Some(name.clone()))),
+        };
+        config.into_builder().identity_cache(IdentityCache::no_cache()).credentials_provider(source).build()
     }
 }
 
 impl NodeCredentials {
+    fn new(metrics: &Metrics) -> Self {
+        Self { latest: Arc::default(), expiry: metrics.node_credentials_expiry.clone() }
+    }
+
     /// The same configuration, with its credentials noted down at each load.
     fn watch(&self, config: SdkConfig) -> SdkConfig {
         let Some(source) = config.credentials_provider() else { return config };

@@ -136,6 +136,10 @@ async fn serve(mut connection: impl Connection, respond: impl FnOnce(&str) -> An
     let request = read_request(&mut connection).await;
     let answer = respond(&request);
     requests.lock().push(request);
+    give(connection, answer).await;
+}
+
+async fn give(mut connection: impl Connection, answer: Answer) {
     match answer {
         Answer::Bytes(bytes) => send(&mut connection, &bytes).await,
         Answer::Held(gate, bytes) => {

@@ -10,9 +10,11 @@ use std::path::PathBuf;
 pub mod aws;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod fault;
 pub mod fetch;
 pub mod https;
 pub mod own_endpoint;
+mod profile;
 #[cfg(test)]
 mod tests;
 mod trust;

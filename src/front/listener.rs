@@ -29,10 +29,21 @@ const RETRY: Duration = Duration::from_millis(50);
 /// How long an IPv6 address beside an IPv4 one is waited for. Duplicate address detection takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The link of connections that come from this very network namespace, whatever address they go to.
+const LOOPBACK_LINK: &[u8] = b"lo";
+
+/// Where to listen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) address: SocketAddr,
+    /// For connections that come over [`LOOPBACK_LINK`] and no others.
+    pub(super) only_local: bool,
+}
+
 /// One address to serve on.
 #[derive(Debug)]
 pub struct Listener {
-    address: SocketAddr,
+    place: Place,
     socket: Option<TcpListener>,
     required: bool,
     obstacle: Option<Obstacle>,
@@ -75,14 +86,15 @@ struct Sign {
 }
 
 impl Listener {
-    /// Tries once to bind `address`. One that is not `required` may be missing for good.
+    /// Tries once to bind `place`. One that is not `required` may be missing for good.
     ///
     /// # Errors
     /// When the kernel's answer will not change.
-    pub(super) fn bind(address: SocketAddr, required: bool, context: &Context) -> Result<Self, FrontError> {
+    pub(super) fn bind(place: Place, required: bool, context: &Context) -> Result<Self, FrontError> {
+        let address = place.address;
         let sign = Sign::new(address, context);
-        let mut listener = Self { address, socket: None, required, obstacle: None, sign };
-        match open(address) {
+        let mut listener = Self { place, socket: None, required, obstacle: None, sign };
+        match open(place) {
             Ok(socket) => listener.opened(socket).map_err(|source| FrontError::Bind { address, source })?,
             Err(source) => match obstacle(&source) {
                 Obstacle::NoRight => return Err(FrontError::NoRight(address)),
@@ -100,7 +112,7 @@ impl Listener {
 
     /// The port that it listens on.
     pub(super) fn port(&self) -> u16 {
-        self.address.port()
+        self.place.address.port()
     }
 
     /// The socket, as soon as it can be had; `None` once it is clear that the node does without.
@@ -112,7 +124,7 @@ impl Listener {
                 return None;
             }
             tokio::time::sleep(RETRY).await;
-            if let Err(error) = open(self.address).and_then(|socket| self.opened(socket)) {
+            if let Err(error) = open(self.place).and_then(|socket| self.opened(socket)) {
                 self.blocked(obstacle(&error), &error);
             }
         }
@@ -125,10 +137,11 @@ impl Listener {
     }
 
     fn opened(&mut self, socket: TcpListener) -> io::Result<()> {
-        self.address = socket.local_addr()?;
+        let address = socket.local_addr()?;
+        self.place.address = address;
         self.socket = Some(socket);
-        self.sign.up(self.address);
-        tracing::info!(address = %self.address, "listening");
+        self.sign.up(address);
+        tracing::info!(%address, "listening");
         Ok(())
     }
 
@@ -137,8 +150,9 @@ impl Listener {
         if self.obstacle.replace(met) == Some(met) {
             return;
         }
-        let detail = detail(met, self.address, error);
-        tracing::warn!(address = %self.address, "{detail}");
+        let address = self.place.address;
+        let detail = detail(met, address, error);
+        tracing::warn!(%address, "{detail}");
         self.sign.down(&detail);
         if self.is_dispensable() {
             self.sign.part.ready();
@@ -152,13 +166,16 @@ impl Listener {
     }
 }
 
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
+fn open(Place { address, only_local }: Place) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    if only_local {
+        socket.bind_device(Some(LOOPBACK_LINK))?;
+    }
     // Accepted sockets inherit it on Linux, which saves a call for each.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
@@ -243,11 +260,12 @@ mod tests {
 
     #[tokio::test]
     async fn accepted_sockets_send_without_delay_and_ipv6_leaves_ipv4_alone() {
-        let listener = open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let place = |address: &str| Place { address: address.parse().unwrap(), only_local: false };
+        let listener = open(place("127.0.0.1:0")).unwrap();
         let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
         let (accepted, _client) = tokio::join!(listener.accept(), client);
         assert!(accepted.unwrap().0.nodelay().unwrap());
-        if let Ok(ipv6) = open("[::1]:0".parse().unwrap()) {
+        if let Ok(ipv6) = open(place("[::1]:0")) {
             assert!(socket2::SockRef::from(&ipv6).only_v6().unwrap());
         }
     }

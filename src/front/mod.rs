@@ -27,7 +27,7 @@ use crate::base::tasks::Tasks;
 use crate::broker::Broker;
 use crate::front::caps::Caps;
 use crate::front::endpoint::{Endpoint, Source};
-use crate::front::listener::{Listener, Listeners};
+use crate::front::listener::{Listener, Listeners, Place};
 use crate::front::nonce::Nonces;
 use crate::front::record::Record;
 use crate::front::reply::Replies;
@@ -41,6 +41,9 @@ pub struct Config {
     pub hosts: Vec<IpAddr>,
     /// The port on each; 0 lets the kernel choose.
     pub port: u16,
+    /// Take connections from this very network namespace only. An address on the loopback link is otherwise within reach of every
+    /// neighbour that sends its packets here, since Linux answers for all of its addresses on every link.
+    pub only_local: bool,
     /// Open connections in all. Each takes a file descriptor.
     pub max_connections: usize,
     /// Open connections from one source address.
@@ -91,7 +94,8 @@ impl Front {
     /// When no waiting would help.
     pub fn bind(config: Config, context: Context) -> Result<Self, FrontError> {
         let only_ipv6 = config.hosts.iter().all(IpAddr::is_ipv6);
-        let bind = |host: &IpAddr| Listener::bind(SocketAddr::new(*host, config.port), only_ipv6 || host.is_ipv4(), &context);
+        let place = |host: &IpAddr| Place { address: SocketAddr::new(*host, config.port), only_local: config.only_local };
+        let bind = |host: &IpAddr| Listener::bind(place(host), only_ipv6 || host.is_ipv4(), &context);
         let bound = config.hosts.iter().map(bind).collect::<Result<_, _>>()?;
         let gauge = context.metrics.front.connections.clone();
         let caps = Caps::new(config.max_connections, config.max_connections_per_source, gauge);
@@ -176,7 +180,7 @@ mod tests {
 
     fn config(hosts: &[&str], port: u16) -> Config {
         let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
-        Config { hosts, port, max_connections: 4, max_connections_per_source: 2 }
+        Config { hosts, port, only_local: false, max_connections: 4, max_connections_per_source: 2 }
     }
 
     /// One whole exchange on a connection of its own.

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::base::bucket::Bucket;
 use crate::domain::mint::{DEFAULT_REST, Failure, Urgency};
 use crate::observe::Context;
+use crate::observe::metrics::{CallResult, Operation};
 
 /// After each of these the rate recovers by [`RECOVERY_SHARE`] of the configured one.
 const RECOVERY_STEP: Duration = Duration::from_secs(10);
@@ -125,6 +126,27 @@ impl UpstreamBudget {
             Ok(Ok(())) => Ok(Permit { _inflight: Counted::new(&self.shared.context.metrics.upstream.inflight) }),
             Ok(Err(_)) | Err(_) => Err(Failure::Throttled { retry_after: self.closed_for() }),
         }
+    }
+
+    /// Makes `call` once there is a permit for it, counts it, and hears it when AWS asks for fewer.
+    ///
+    /// # Errors
+    /// As [`UpstreamBudget::permit`], or those of `call`; `Unavailable` when it takes longer than until `deadline`.
+    pub async fn spend<T, C>(&self, operation: Operation, urgency: Urgency, deadline: Instant, call: C) -> Result<T, Failure>
+    where
+        C: Future<Output = Result<T, Failure>>,
+    {
+        let _permit = self.permit(urgency, deadline).await?;
+        let Context { clock, metrics, .. } = &self.shared.context;
+        let began = clock.now().mono;
+        let timed_out = |_| Err(Failure::Unavailable("timed out".into()));
+        let result = tokio::time::timeout_at(deadline, call).await.unwrap_or_else(timed_out);
+        if let Err(Failure::Throttled { retry_after }) = &result {
+            self.throttled(*retry_after);
+        }
+        let took = clock.now().mono.saturating_duration_since(began);
+        metrics.upstream.finished(operation, CallResult::from(&result), took);
+        result
     }
 
     /// AWS asked for fewer calls: none are made until `retry_after`, which is trusted to be bounded, and fewer for a while.

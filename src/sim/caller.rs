@@ -17,7 +17,7 @@ pub(super) fn require_node(
 ) -> Result<(), Fault> {
     let scope = Scope { region: &state.config.region, service };
     let caller = state.sessions.authenticate(request, scope, state.config.clock.now()).map_err(unauthenticated)?;
-    let is_node = caller.access_key_id == state.sessions.node.access_key_id;
+    let is_node = caller.identity.arn == state.sessions.node.identity.arn;
     is_node.then_some(()).ok_or_else(|| denied(&caller.identity.arn))
 }
 

@@ -12,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
+use crate::domain::credential::Session;
 use crate::sim::association::Association;
 use crate::sim::calls::Call;
 use crate::sim::iam::role::Role;
@@ -202,5 +203,12 @@ impl Cloud {
     /// Completes once at least `least` calls of `operation` have arrived, answered or not.
     pub async fn reached(&self, operation: Operation, least: usize) {
         self.state.calls.reach(operation, least).await;
+    }
+
+    /// Credentials of the node for so long, as SSM gives them to hybrid nodes: EKS Auth takes them as it takes the node's key.
+    #[must_use]
+    pub fn node_session(&self, lifetime: Duration) -> Session {
+        let sessions = &self.state.sessions;
+        sessions.issue(&sessions.node.identity, self.state.config.clock.now().wall + lifetime)
     }
 }

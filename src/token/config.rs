@@ -30,6 +30,8 @@ pub struct Config {
     pub issuers: Vec<IssuerConfig>,
     /// Names the issuer when `issuers` is empty, and may hold more keys of one that is discovered.
     pub api_server: Option<Arc<ApiServer>>,
+    /// The EKS cluster that is asked for its issuer when `issuers` is empty and the API server does not name it.
+    pub cluster: Option<Arc<str>>,
     /// Verified tokens to remember: four times as many as pods fit on the node, since a pod's old and new token overlap.
     pub memo_capacity: usize,
 }
@@ -46,6 +48,24 @@ impl Config {
         }
         issuers
     }
+
+    /// Whom to ask for the issuer when none is configured, in this order.
+    pub(super) fn places(&self) -> Vec<Place> {
+        if self.mode == Mode::Delegated || !self.issuers.is_empty() {
+            return Vec::new();
+        }
+        let api_server = self.api_server.iter().cloned().map(Place::ApiServer);
+        api_server.chain(self.cluster.iter().cloned().map(Place::Eks)).collect()
+    }
+}
+
+/// Where an issuer is named.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// In the API server's own discovery document.
+    ApiServer(Arc<ApiServer>),
+    /// By `eks:DescribeCluster`, for the cluster of that name.
+    Eks(Arc<str>),
 }
 
 /// An accepted issuer. Its keys are the union of what its sources hold, as far as each can be reached.

@@ -13,12 +13,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::base::clock::Now;
 use crate::base::readiness::Part;
 use crate::domain::refusal::{Reason, Refusal};
-use crate::egress::https::Https;
 use crate::observe::Context;
-use crate::token::config::{ApiServer, Config, IssuerConfig, KeySource, Mode, Standing};
+use crate::token::config::{Config, IssuerConfig, KeySource, Mode, Standing};
 use crate::token::jwks;
 use crate::token::keys::{Keys, SourceId};
-use crate::token::source::{Fetcher, Loaded, SourceError};
+use crate::token::search::Search;
+use crate::token::source::{Access, Fetcher, Loaded, SourceError};
 use crate::token::status::{JwksAge, KeyringStatus};
 
 /// Bounds of the time between polls.
@@ -28,7 +28,7 @@ const LONGEST_POLL: Duration = Duration::from_secs(3_600);
 const DEFAULT_POLL: Duration = Duration::from_secs(300);
 /// After the first failure and at most; doubled in between.
 const LEAST_BACKOFF: Duration = Duration::from_secs(1);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+pub(super) const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 /// For a caller that came before the keys.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -49,17 +49,10 @@ struct Shared {
 
 /// A source to poll.
 #[derive(Debug)]
-struct Poll {
-    id: SourceId,
-    issuer: Arc<str>,
-    source: KeySource,
-}
-
-/// A search for an issuer that was not configured. Until it has failed or ended, requests wait.
-#[derive(Debug)]
-struct Search {
-    keyring: Keyring,
-    id: SourceId,
+pub(super) struct Poll {
+    pub(super) id: SourceId,
+    pub(super) issuer: Arc<str>,
+    pub(super) source: KeySource,
 }
 
 impl Keyring {
@@ -74,15 +67,14 @@ impl Keyring {
     }
 
     /// Begins to poll the sources of the configured issuers, or to search for the issuer when there is none.
-    pub(super) fn start(&self, config: &Config, http: Https) {
-        let fetcher = Arc::new(Fetcher::new(http, &self.shared.context));
+    pub(super) fn start(&self, config: &Config, access: Access) {
+        let fetcher = Arc::new(Fetcher::new(access, &self.shared.context));
         let polls: Vec<Poll> = config.accepted().iter().flat_map(|issuer| self.add(issuer)).collect();
-        let server = config.api_server.as_ref().filter(|_| config.mode != Mode::Delegated && config.issuers.is_empty());
-        let search = server.map(|server| (self.search(KeySource::ApiServer(Arc::clone(server)).label("")), server));
+        let search = Search::announce(self, config.places());
         self.update(|keys, _| keys.decide());
         polls.into_iter().for_each(|poll| self.spawn(poll, &fetcher));
-        if let Some((search, server)) = search {
-            self.shared.context.tasks.spawn(search.ask(Arc::clone(server), fetcher));
+        if let Some(search) = search {
+            self.shared.context.tasks.spawn(search.run(fetcher));
         }
     }
 
@@ -97,12 +89,6 @@ impl Keyring {
             all.succeeded(id, keys, now.mono);
         });
         Ok(())
-    }
-
-    /// Announces a search for an issuer; `label` says where, for status and logs.
-    fn search(&self, label: String) -> Search {
-        let id = self.update(|keys, now| keys.add(None, label, now.mono));
-        Search { keyring: self.clone(), id }
     }
 
     /// What status shows.
@@ -143,7 +129,7 @@ impl Keyring {
     }
 
     /// Makes room for an issuer's sources, all of it before any is polled: what they hold together decides.
-    fn add(&self, issuer: &IssuerConfig) -> Vec<Poll> {
+    pub(super) fn add(&self, issuer: &IssuerConfig) -> Vec<Poll> {
         let add = |source: &KeySource| {
             let (name, label) = (Arc::clone(&issuer.issuer), source.label(&issuer.issuer));
             let id = self.update(|keys, now| keys.add(Some(name), label, now.mono));
@@ -152,7 +138,7 @@ impl Keyring {
         issuer.sources.iter().map(add).collect()
     }
 
-    fn spawn(&self, poll: Poll, fetcher: &Arc<Fetcher>) {
+    pub(super) fn spawn(&self, poll: Poll, fetcher: &Arc<Fetcher>) {
         self.update(|keys, _| keys.ask(poll.id));
         let tasks = &self.shared.context.tasks;
         let (id, keyring, shutdown) = (poll.id, self.clone(), tasks.shutting_down());
@@ -180,7 +166,8 @@ impl Keyring {
             self.update(|keys, now| keys.began(id, now.mono));
             let outcome = fetch().await;
             failures = if outcome.is_ok() { 0 } else { failures + 1 };
-            let pause = outcome.as_ref().map_or_else(|_| backoff(failures), |loaded| until_next_poll(loaded.max_age));
+            let pause =
+                outcome.as_ref().map_or_else(|_| backoff(failures, LONGEST_BACKOFF), |loaded| until_next_poll(loaded.max_age));
             self.record(id, outcome);
             self.pause(id, pause).await;
         }
@@ -214,8 +201,13 @@ impl Keyring {
         }
     }
 
+    /// Completes when the process is told to end.
+    pub(super) fn shutting_down(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.shared.context.tasks.shutting_down()
+    }
+
     /// Changes the keys, and says so wherever that matters.
-    fn update<T: Default>(&self, change: impl FnOnce(&mut Keys, Now) -> T) -> T {
+    pub(super) fn update<T: Default>(&self, change: impl FnOnce(&mut Keys, Now) -> T) -> T {
         let now = self.shared.context.clock.now();
         let (mut result, mut before) = (T::default(), Standing::Waiting);
         self.shared.keys.send_modify(|keys| {
@@ -257,47 +249,6 @@ impl Keyring {
     }
 }
 
-impl Search {
-    /// This attempt has failed; the search goes on.
-    fn failed(&self, error: &str) {
-        self.keyring.record_failure(self.id, error);
-    }
-
-    /// The issuer has been found, and its sources are polled from now on. The first takes the place of the search.
-    fn found(self, issuer: &IssuerConfig, fetcher: &Arc<Fetcher>) {
-        let Some((first, others)) = issuer.sources.split_first() else { return self.failed("the issuer has no key source") };
-        let name = &issuer.issuer;
-        tracing::info!(issuer = &**name, "the issuer has been found");
-        self.keyring.update(|keys, now| keys.found(self.id, Arc::clone(name), first.label(name), now.mono));
-        let first = Poll { id: self.id, issuer: Arc::clone(name), source: first.clone() };
-        let others = self.keyring.add(&IssuerConfig { issuer: Arc::clone(name), sources: others.to_vec() });
-        std::iter::once(first).chain(others).for_each(|poll| self.keyring.spawn(poll, fetcher));
-    }
-
-    /// Asks the API server until it answers.
-    async fn ask(self, server: Arc<ApiServer>, fetcher: Arc<Fetcher>) {
-        let shutdown = self.keyring.shared.context.tasks.shutting_down();
-        let found = async {
-            let mut failures = 0;
-            loop {
-                match fetcher.issuer_of(&server).await {
-                    Ok(issuer) => return issuer,
-                    Err(error) => self.failed(&error.to_string()),
-                }
-                failures += 1;
-                sleep(backoff(failures)).await;
-            }
-        };
-        let issuer = tokio::select! {
-            () = shutdown => return,
-            issuer = found => issuer,
-        };
-        // EKS up to 1.33 leaves rotating keys out of what the API server publishes: ask the public document too.
-        let sources = vec![KeySource::ApiServer(server), KeySource::Discovery];
-        self.found(&IssuerConfig { issuer, sources }, &fetcher);
-    }
-}
-
 fn unavailable(cause: &str) -> Refusal {
     Refusal::new(Reason::KeysUnavailable, cause).retry_after(RETRY_AFTER)
 }
@@ -308,9 +259,10 @@ fn until_next_poll(max_age: Option<Duration>) -> Duration {
     longest.mul_f64(rand::random_range(0.8..=1.0)).max(LEAST_POLL)
 }
 
-fn backoff(failures: u32) -> Duration {
+/// Doubled from a second up to `longest`, and spread.
+pub(super) fn backoff(failures: u32, longest: Duration) -> Duration {
     let doubled = LEAST_BACKOFF.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
-    doubled.min(LONGEST_BACKOFF).mul_f64(rand::random_range(0.5..=1.0))
+    doubled.min(longest).mul_f64(rand::random_range(0.5..=1.0))
 }
 
 #[cfg(test)]

@@ -168,7 +168,9 @@ impl Keys {
         !self.counting(now).any(|source| matches!(source.activity, Activity::Asked | Activity::Fetching { .. }))
     }
 
-    /// Whether a key that is not here does not exist: each source that counts gave its keys lately.
+    /// Whether a key that is not here does not exist: each source that counts gave its keys lately. Only then is an unknown key a
+    /// refusal for good; until then it is "not available, ask again", and never a way in. A source that never gave keys does not
+    /// count once another did, and one that stopped to give them counts for as long as its last keys are kept, 24 hours.
     pub(super) fn complete(&self, now: Instant) -> bool {
         self.held() && self.counting(now).all(|source| source.is_current(now))
     }

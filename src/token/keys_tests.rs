@@ -119,6 +119,21 @@ fn complete_means_that_every_source_with_keys_answered_lately() {
 }
 
 #[test]
+fn a_source_that_went_away_leaves_unknown_keys_undecided_for_a_day_at_most() {
+    let (mut keys, now) = (Keys::new(Mode::Local), start());
+    let (public, api_server) = (polled(&mut keys, "A", now), polled(&mut keys, "A", now));
+    for (id, kid) in [(public, "rotating"), (api_server, "static")] {
+        keys.succeeded(id, set(rsa(), kid), now);
+    }
+    for (later, known, complete) in [(FRESH, true, false), (KEPT - Duration::from_secs(1), true, false), (KEPT, false, true)] {
+        keys.succeeded(api_server, set(rsa(), "static"), now + later);
+        keys.failed(public, "unreachable", now + later);
+        assert_eq!((keys.knows("rotating"), keys.complete(now + later)), (known, complete), "{later:?}");
+    }
+    assert!(keys.usable());
+}
+
+#[test]
 fn a_source_that_never_answers_is_waited_for_at_first_only() {
     let (mut keys, now) = (Keys::new(Mode::Local), start());
     let (good, hole) = (polled(&mut keys, "A", now), polled(&mut keys, "B", now));

@@ -3,7 +3,7 @@
 //! ```text
 //! token ─► compact ─► header ─► keys: kid, signature ─► claims ─► rules ─► Caller
 //!                                 ▲
-//!            sources ─► jwks ─► keyring
+//!   search ─► sources ─► jwks ─► keyring
 //! ```
 //!
 //! Nothing but the header is parsed before the signature has been verified. Authority is a type: only this module makes a
@@ -12,6 +12,7 @@
 mod claims;
 mod compact;
 mod config;
+mod eks;
 mod header;
 mod json;
 mod jwks;
@@ -19,6 +20,7 @@ mod keyring;
 mod keys;
 mod memo;
 mod rules;
+mod search;
 mod source;
 mod status;
 #[cfg(test)]
@@ -31,6 +33,7 @@ use crate::domain::identity::{Presented, Subject};
 
 pub use config::{ApiServer, Config, IssuerConfig, KeySource, Mode, Standing};
 pub use keyring::Keyring;
+pub use source::Access;
 pub use status::{IssuerStatus, KeyringStatus, SourceStatus};
 pub use verifier::Verifier;
 

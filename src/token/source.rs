@@ -1,7 +1,7 @@
 //! Fetching an issuer's keys: from its public discovery document, a URL, a file or the API server.
 //!
-//! Only configured URLs are asked, and the one that a discovery document of the configured issuer names; redirects are not
-//! followed.
+//! Only configured URLs are asked, the issuer that the API server or EKS names, and what a discovery document of either names;
+//! redirects are not followed.
 
 use std::io;
 use std::path::Path;
@@ -14,11 +14,15 @@ use tokio::io::AsyncReadExt;
 use url::Url;
 
 use crate::base::secret::Secret;
+use crate::domain::mint::Failure;
+use crate::egress::aws::Aws;
 use crate::egress::fetch::{FetchError, Fetched, Get, Trust, is_private};
 use crate::egress::https::Https;
+use crate::limits::upstream::UpstreamBudget;
 use crate::observe::Context;
 use crate::observe::metrics::{CallResult, Operation};
-use crate::token::config::{ApiServer, KeySource};
+use crate::token::config::{ApiServer, KeySource, Place};
+use crate::token::eks::Eks;
 use crate::token::jwks::{self, JwksError, Key};
 
 /// One answer; the caller's own deadline is shorter, and the answer is of use for the next one.
@@ -47,6 +51,19 @@ pub(super) enum SourceError {
     IssuerUrl,
     #[error("{0}: {1}")]
     File(String, #[source] io::Error),
+    #[error("eks:DescribeCluster: {0}")]
+    Eks(#[source] Failure),
+}
+
+/// How key sources are reached.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// Documents.
+    pub http: Https,
+    /// EKS.
+    pub aws: Arc<Aws>,
+    /// Of calls to AWS.
+    pub budget: UpstreamBudget,
 }
 
 /// What a source gave.
@@ -65,16 +82,17 @@ struct Discovery {
     jwks_uri: String,
 }
 
-/// Loads keys.
+/// Loads keys, and finds issuers.
 #[derive(Debug)]
 pub(super) struct Fetcher {
     http: Https,
+    eks: Eks,
     context: Context,
 }
 
 impl Fetcher {
-    pub(super) fn new(http: Https, context: &Context) -> Self {
-        Self { http, context: context.clone() }
+    pub(super) fn new(Access { http, aws, budget }: Access, context: &Context) -> Self {
+        Self { http, eks: Eks::new(aws, budget, context.clock.clone()), context: context.clone() }
     }
 
     /// Asks one source of `issuer`.
@@ -87,8 +105,15 @@ impl Fetcher {
         }
     }
 
-    /// The issuer that the API server names.
-    pub(super) async fn issuer_of(&self, server: &ApiServer) -> Result<Arc<str>, SourceError> {
+    /// The issuer that is named there.
+    pub(super) async fn issuer_at(&self, place: &Place) -> Result<Arc<str>, SourceError> {
+        match place {
+            Place::ApiServer(server) => self.issuer_of(server).await,
+            Place::Eks(cluster) => self.eks.issuer_of(cluster).await.map_err(SourceError::Eks),
+        }
+    }
+
+    async fn issuer_of(&self, server: &ApiServer) -> Result<Arc<str>, SourceError> {
         let url = under(&server.url, DISCOVERY_PATH);
         let document = self.get_from(server, &url).await?;
         Ok(Discovery::parse(&url, &document.body)?.issuer.into())
@@ -181,7 +206,7 @@ impl Discovery {
     }
 }
 
-fn discovery_url(issuer: &str) -> Option<Url> {
+pub(super) fn discovery_url(issuer: &str) -> Option<Url> {
     let url = under(&Url::parse(issuer).ok()?, DISCOVERY_PATH);
     is_private(&url).then_some(url)
 }

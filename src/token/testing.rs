@@ -1,6 +1,6 @@
 //! Keys and tokens for tests.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
@@ -12,7 +12,11 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
+use crate::egress::aws::{Aws, Source};
 use crate::egress::https::Https;
+use crate::limits::upstream::{self, UpstreamBudget};
+use crate::observe::Context;
+use crate::token::Access;
 use crate::token::config::{Config, Mode};
 
 /// A signing key.
@@ -154,11 +158,14 @@ pub(super) fn config(mode: Mode) -> Config {
         mode,
         issuers: Vec::new(),
         api_server: None,
+        cluster: None,
         memo_capacity: 16,
     }
 }
 
-/// A way out that no test takes.
-pub(super) fn https() -> Https {
-    Https::new(&|_| None).unwrap()
+/// Ways out that no test takes.
+pub(super) fn access(context: &Context) -> Access {
+    let http = Https::new(&|_| None).unwrap();
+    let aws = Arc::new(Aws::new(http.clone(), Source::Standard, context));
+    Access { http, aws, budget: UpstreamBudget::new(upstream::Config { per_second: 5.0 }, context.clone()) }
 }

@@ -10,7 +10,6 @@ use crate::base::clock::{Clock, Now, from_unix_seconds};
 use crate::domain::identity::{BearerToken, Presented, RawToken, Subject, TokenDigest};
 use crate::domain::policy::POD_IDENTITY_AUDIENCE;
 use crate::domain::refusal::{Reason, Refusal};
-use crate::egress::https::Https;
 use crate::limits::verification::{DELEGATED, LOCAL, VerificationBudget};
 use crate::observe::Context;
 use crate::observe::metrics::Metrics;
@@ -22,6 +21,7 @@ use crate::token::header::Header;
 use crate::token::keyring::Keyring;
 use crate::token::memo::{Confirmed, Refused, Verified};
 use crate::token::rules::Rules;
+use crate::token::source::Access;
 use crate::token::status::KeyringStatus;
 
 /// From the complete head to when waiting for keys ends; 50 ms of the 900 are left for the answer.
@@ -46,9 +46,9 @@ pub struct Verifier {
 impl Verifier {
     /// A verifier whose keys are polled in the background, until shutdown.
     #[must_use]
-    pub fn start(config: &Config, http: Https, context: &Context) -> Self {
+    pub fn start(config: &Config, access: Access, context: &Context) -> Self {
         let keyring = Keyring::new(config.mode, context);
-        keyring.start(config, http);
+        keyring.start(config, access);
         Self::new(config, keyring, context.clock.clone(), &context.metrics)
     }
 

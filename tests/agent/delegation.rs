@@ -33,8 +33,9 @@ async fn delegated_verification_asks_once_a_token() {
 }
 
 #[tokio::test]
-async fn auto_without_any_key_source_is_delegated() {
-    let world = World::with(|setup| setup.without_flag("issuer")).await;
+async fn auto_is_delegated_when_nobody_names_the_issuer() {
+    let nobody = "http://127.0.0.1:1";
+    let world = World::with(|setup| setup.without_flag("issuer").variable("AWS_ENDPOINT_URL_EKS", nobody)).await;
     assert_eq!(world.agent.ask(&world.token(&pod("app-0"))).await.unwrap().status, 200);
     assert_eq!(world.agent.sample("credlet_verification_delegated").await.unwrap(), 1);
     assert_eq!(world.agent.status().await.unwrap()["verification"]["verification"], "delegated");

@@ -8,13 +8,15 @@ use credlet::base::clock::{Clock, Now};
 use credlet::domain::identity::RawToken;
 use credlet::domain::policy::POD_IDENTITY_AUDIENCE;
 use credlet::domain::refusal::Reason;
+use credlet::egress::aws::{Aws, Source};
 use credlet::egress::https::Https;
+use credlet::limits::upstream::{self, UpstreamBudget};
 use credlet::observe::Context;
 use credlet::sim::cloud::{self, Cloud};
 use credlet::sim::fault::Fault;
 use credlet::sim::keys::Algorithm;
 use credlet::sim::script::{Behaviour, Operation};
-use credlet::token::{ApiServer, Config, IssuerConfig, KeySource, Mode, Verifier};
+use credlet::token::{Access, ApiServer, Config, IssuerConfig, KeySource, Mode, Verifier};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -228,15 +230,17 @@ impl ViaApiServer {
         std::fs::copy(trusted.bundle().unwrap().path(), &ca_file).unwrap();
         let url = Url::parse(&format!("https://{}", front.address)).unwrap();
         let server = Arc::new(ApiServer { url, token_file, ca_file });
+        let context = Context::new(clock.clone());
         let config = Config {
             audiences: vec![POD_IDENTITY_AUDIENCE.into()],
             node_name: None,
             mode: Mode::Local,
             issuers: issuers(&cloud, &server),
             api_server: Some(server),
+            cluster: None,
             memo_capacity: 16,
         };
-        let verifier = Verifier::start(&config, Https::new(&|_| None).unwrap(), &Context::new(clock.clone()));
+        let verifier = Verifier::start(&config, access(&context), &context);
         Self { clock, cloud, front, folder, verifier }
     }
 
@@ -249,6 +253,13 @@ impl ViaApiServer {
         let proof = self.verifier.verify(token, IpAddr::V4(Ipv4Addr::LOCALHOST), asked).await;
         proof.map(|_| ()).map_err(|refusal| refusal.reason)
     }
+}
+
+/// Of AWS nothing is asked.
+fn access(context: &Context) -> Access {
+    let http = Https::new(&|_| None).unwrap();
+    let aws = Arc::new(Aws::new(http.clone(), Source::Standard, context));
+    Access { http, aws, budget: UpstreamBudget::new(upstream::Config { per_second: 5.0 }, context.clone()) }
 }
 
 fn known(cloud: &Cloud, server: &Arc<ApiServer>) -> Vec<IssuerConfig> {

@@ -13,6 +13,8 @@ mod configuration;
 #[cfg(test)]
 mod delegation;
 #[cfg(test)]
+mod developer;
+#[cfg(test)]
 mod eks_auth;
 #[cfg(test)]
 mod end_to_end;
@@ -36,6 +38,8 @@ mod policy;
 mod promises;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod rotation;
 #[cfg(test)]
 mod sdk_variables;
 #[cfg(test)]

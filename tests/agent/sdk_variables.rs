@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use credlet::sim::script::Operation;
+use serde_json::json;
 
+use crate::harness::canned::Canned;
 use crate::harness::http::Answer;
 use crate::harness::relay::{Authority, Relay};
 use crate::harness::setup::{REGION, Setup};
@@ -62,6 +64,24 @@ async fn the_endpoint_may_come_from_the_sdks_variables() {
         world.agent.become_ready().await.unwrap();
         assert_eq!(world.agent.ask(&world.token(&pod("app-0"))).await.unwrap().status, 200, "{variable}");
     }
+}
+
+#[tokio::test]
+async fn the_issuer_comes_from_the_eks_that_the_sdks_variable_names() {
+    let cloud = crate::world::cloud().await;
+    let cluster = json!({"cluster": {"identity": {"oidc": {"issuer": cloud.issuer()}}}});
+    let eks = Canned::start(&cluster).await.unwrap();
+    let mut world = World::begin(cloud, |setup| {
+        let setup = setup.without_flag("issuer").flag("token-verification", "local");
+        setup.variable("AWS_ENDPOINT_URL_EKS", &eks.url)
+    })
+    .await;
+    world.agent.become_ready().await.unwrap();
+    assert_eq!(world.agent.ask(&world.token(&pod("app-0"))).await.unwrap().status, 200, "{}", world.agent.log());
+    let status = world.agent.status().await.unwrap();
+    assert_eq!(status["verification"]["issuers"][0]["issuer"], world.cloud.issuer());
+    let called = r#"credlet_upstream_requests_total{operation="describe_cluster",result="ok"}"#;
+    assert_eq!(world.agent.sample(called).await.unwrap(), 1);
 }
 
 /// The host is known without a packet leaving this machine: the agent asks the proxy for it.

@@ -2,8 +2,10 @@
 
 pub(crate) mod agent;
 pub(crate) mod api_server;
+pub(crate) mod canned;
 pub(crate) mod config_map;
 pub(crate) mod http;
+pub(crate) mod laptop;
 pub(crate) mod ports;
 pub(crate) mod relay;
 pub(crate) mod setup;

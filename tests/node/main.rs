@@ -9,6 +9,8 @@ mod harness;
 #[cfg(test)]
 mod egress;
 #[cfg(test)]
+mod laptop;
+#[cfg(test)]
 mod listeners;
 #[cfg(test)]
 mod node;

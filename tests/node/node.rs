@@ -4,6 +4,7 @@
 //! a test ends. Nothing in it reaches another network.
 
 use std::panic::resume_unwind;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ pub(crate) fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F + S
 }
 
 /// Runs a command on this node, which must succeed.
-fn run(program: &str, arguments: &[&str]) {
+pub(crate) fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
@@ -51,6 +52,11 @@ impl Node {
     /// An agent of this node, with the defaults of all flags for addresses and ports.
     pub(crate) fn setup(&self) -> Setup {
         Setup::on_node(self.folder.path()).of(&self.cloud)
+    }
+
+    /// The folder of its files.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// A good token of a new pod.

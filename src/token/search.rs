@@ -1,0 +1,117 @@
+//! The search for an issuer that is not configured: the API server names it when a service account token is mounted; else, or when
+//! that fails, EKS does.
+//!
+//! Whoever names it, its keys are then the union of what the API server and the public discovery document hold, as far as each can
+//! be reached: on EKS up to 1.33 the API server leaves rotating keys out, and many nodes have no way to the public document.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::token::config::{IssuerConfig, KeySource, Place};
+use crate::token::keyring::{Keyring, LONGEST_BACKOFF, Poll, backoff};
+use crate::token::keys::SourceId;
+use crate::token::source::{Fetcher, discovery_url};
+
+/// Between attempts that ask EKS, at most: its calls are few for a whole account, and ten thousand nodes that lack the permission
+/// must not use them up.
+const LONGEST_BACKOFF_OF_EKS: Duration = Duration::from_secs(600);
+
+/// A search for an issuer. Until it has failed or ended, requests wait.
+#[derive(Debug)]
+pub(super) struct Search {
+    keyring: Keyring,
+    id: SourceId,
+    places: Vec<Place>,
+}
+
+impl Search {
+    /// Announces a search, if there is any place to ask.
+    pub(super) fn announce(keyring: &Keyring, places: Vec<Place>) -> Option<Self> {
+        if places.is_empty() {
+            return None;
+        }
+        let label = places.iter().map(Place::label).collect::<Vec<_>>().join(", ");
+        let id = keyring.update(|keys, now| keys.add(None, label, now.mono));
+        Some(Self { keyring: keyring.clone(), id, places })
+    }
+
+    /// Asks until the issuer is found, and has its sources polled from then on.
+    pub(super) async fn run(self, fetcher: Arc<Fetcher>) {
+        let shutdown = self.keyring.shutting_down();
+        let issuer = tokio::select! {
+            () = shutdown => return,
+            issuer = self.find(&fetcher) => issuer,
+        };
+        self.found(&issuer, &fetcher);
+    }
+
+    async fn find(&self, fetcher: &Fetcher) -> Arc<str> {
+        let asks_eks = self.places.iter().any(|place| matches!(place, Place::Eks(_)));
+        let longest = if asks_eks { LONGEST_BACKOFF_OF_EKS } else { LONGEST_BACKOFF };
+        let mut failures = 0;
+        loop {
+            match self.ask(fetcher).await {
+                Ok(issuer) => return issuer,
+                Err(error) => self.failed(&error),
+            }
+            failures += 1;
+            sleep(backoff(failures, longest)).await;
+        }
+    }
+
+    /// The issuer by the first place that names it, or the errors of all.
+    async fn ask(&self, fetcher: &Fetcher) -> Result<Arc<str>, String> {
+        let mut errors = Vec::new();
+        for place in &self.places {
+            match fetcher.issuer_at(place).await {
+                Ok(issuer) => return Ok(issuer),
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
+        Err(errors.join("; "))
+    }
+
+    /// This attempt has failed; the search goes on. That is logged once, not at each attempt.
+    fn failed(&self, error: &str) {
+        if self.keyring.update(|keys, now| keys.failed(self.id, error, now.mono)) {
+            tracing::warn!(error, "the issuer of tokens is not known yet; the search for it goes on");
+        }
+    }
+
+    /// The first source takes the place of the search.
+    fn found(self, issuer: &Arc<str>, fetcher: &Arc<Fetcher>) {
+        let sources = self.sources_of(issuer);
+        let Some((first, others)) = sources.split_first() else { return self.failed("the issuer has no key source") };
+        tracing::info!(issuer = &**issuer, "the issuer has been found");
+        self.keyring.update(|keys, now| keys.found(self.id, Arc::clone(issuer), first.label(issuer), now.mono));
+        let first = Poll { id: self.id, issuer: Arc::clone(issuer), source: first.clone() };
+        let others = self.keyring.add(&IssuerConfig { issuer: Arc::clone(issuer), sources: others.to_vec() });
+        std::iter::once(first).chain(others).for_each(|poll| self.keyring.spawn(poll, fetcher));
+    }
+
+    /// All that may hold keys of `issuer`, whoever named it.
+    fn sources_of(&self, issuer: &str) -> Vec<KeySource> {
+        let api_server = self.places.iter().find_map(|place| match place {
+            Place::ApiServer(server) => Some(KeySource::ApiServer(Arc::clone(server))),
+            Place::Eks(_) => None,
+        });
+        let public = discovery_url(issuer).map(|_| KeySource::Discovery);
+        api_server.into_iter().chain(public).collect()
+    }
+}
+
+impl Place {
+    /// How status and logs call it.
+    fn label(&self) -> String {
+        match self {
+            Self::ApiServer(server) => KeySource::ApiServer(Arc::clone(server)).label(""),
+            Self::Eks(_) => "eks:DescribeCluster".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "search_tests.rs"]
+mod tests;
