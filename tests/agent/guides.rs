@@ -114,7 +114,8 @@ fn blocks(text: &str, language: &str) -> Vec<(String, String)> {
         let (block, after) = after.split_once("```").unwrap();
         let lines = block.lines().map(|line| line.get(indent..).unwrap_or_default());
         let paragraph = before.trim_end().rsplit("\n\n").next().unwrap_or_default();
-        found.push((paragraph.to_owned(), lines.collect::<Vec<_>>().join("\n")));
+        let words: Vec<&str> = paragraph.split_whitespace().collect();
+        found.push((words.join(" "), lines.collect::<Vec<_>>().join("\n")));
         rest = after;
     }
     found
