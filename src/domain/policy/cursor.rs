@@ -1,7 +1,7 @@
 //! A place in a tree of YAML: what stands there is asked for as what it should be, and what it is not is noted with line and path.
 //! A check that fails notes its fault and goes on, so that one reading tells all of them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
@@ -11,27 +11,41 @@ use crate::domain::policy::yaml::{Kind, Node, Value};
 /// How alike a key and a known one are that is meant: clap's threshold, which suits misspelt words of this length.
 const ALIKE: f64 = 0.7;
 
+/// Faults that are told: a file that has more is not a policy with mistakes in it.
+const MOST: usize = 100;
+
 /// One reading: what is known beforehand, and the faults noted so far.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     cluster: bool,
     faults: RefCell<Vec<Fault>>,
+    /// How many were not kept.
+    more: Cell<usize>,
 }
 
 impl Reading {
     pub(super) fn new(cluster: bool) -> Self {
-        Self { cluster, faults: RefCell::default() }
+        Self { cluster, ..Self::default() }
     }
 
     /// Notes that something is wrong at `path`.
     pub(super) fn note(&self, line: Option<usize>, path: impl Into<String>, message: impl Into<String>) {
-        self.faults.borrow_mut().push(Fault { line, path: path.into(), message: message.into() });
+        let mut faults = self.faults.borrow_mut();
+        if faults.len() < MOST {
+            faults.push(Fault { line, path: path.into(), message: message.into() });
+        } else {
+            self.more.update(|more| more + 1);
+        }
     }
 
     /// `value`, unless there were faults.
     pub(super) fn end<T>(self, value: T) -> Result<T, Faults> {
-        let faults = self.faults.into_inner();
-        if faults.is_empty() { Ok(value) } else { Err(Faults::sorted(faults)) }
+        let (mut faults, more) = (self.faults.into_inner(), self.more.get());
+        faults.sort_by_key(|fault| fault.line);
+        if more > 0 {
+            faults.push(Fault { line: None, path: String::new(), message: format!("{more} faults more") });
+        }
+        if faults.is_empty() { Ok(value) } else { Err(Faults(faults)) }
     }
 }
 

@@ -2,9 +2,6 @@
 
 use std::fmt;
 
-/// Faults told of one file: a file that has more is not a policy with mistakes in it.
-const MOST: usize = 100;
-
 /// How much of a wrong value is shown, in characters.
 const SHOWN: usize = 80;
 
@@ -39,18 +36,6 @@ impl fmt::Display for Fault {
 /// All that is wrong, in the order of lines; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Faults(pub Vec<Fault>);
-
-impl Faults {
-    /// Sorts faults by line and leaves out what nobody would read.
-    pub(super) fn sorted(mut faults: Vec<Fault>) -> Self {
-        faults.sort_by_key(|fault| fault.line);
-        if let Some(more) = faults.len().checked_sub(MOST).filter(|more| *more > 0) {
-            faults.truncate(MOST);
-            faults.push(Fault { line: None, path: String::new(), message: format!("{more} faults more") });
-        }
-        Self(faults)
-    }
-}
 
 impl From<Fault> for Faults {
     fn from(fault: Fault) -> Self {

@@ -81,8 +81,8 @@ impl Template {
         Ok(Self { parameter, pieces })
     }
 
-    /// The session name where none is given. Namespaces have no dots, so that no two service accounts share one: with a dash,
-    /// `a-b` in `c` and `a` in `b-c` would, in the other order.
+    /// The session name where none is given, `{namespace}.{serviceAccount}`. Namespaces have no dots, so no two service accounts
+    /// share one; with a dash between, `c` in `a-b` and `b-c` in `a` would.
     pub(super) fn default_session_name() -> Self {
         let variable = Piece::Variable;
         let pieces = vec![variable(Variable::Namespace), Piece::Text(".".into()), variable(Variable::ServiceAccount)];

@@ -57,7 +57,7 @@ pub(super) enum Kind {
 /// The first fault of syntax: what follows it could be anything.
 pub(super) fn read(text: &str) -> Result<Option<Node>, Fault> {
     if text.len() > MOST_BYTES {
-        return Err(fault(None, format!("is larger than 1 MiB: {} bytes", text.len())));
+        return Err(fault(None, format!("the file is larger than 1 MiB: {} bytes", text.len())));
     }
     let options = granit_parser::options! {
         disallow_directives: true,
