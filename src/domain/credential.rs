@@ -52,6 +52,8 @@ pub struct Provenance {
     pub association_id: Option<String>,
     /// AWS's request id, for support cases.
     pub upstream_request_id: Option<String>,
+    /// Access keys of the sessions that led to it, the exchange's first: the callers that CloudTrail names for each `AssumeRole`.
+    pub caller_access_key_ids: Vec<String>,
 }
 
 /// Why a session can't be served.

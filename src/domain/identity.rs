@@ -29,6 +29,14 @@ pub struct Identity {
     pub node: Option<String>,
 }
 
+impl Identity {
+    /// The `sub` of its tokens, by which trust policies name it.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        format!("system:serviceaccount:{}:{}", self.namespace, self.service_account)
+    }
+}
+
 /// SHA-256 of a token: names it in memory and in logs without being it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenDigest([u8; 32]);

@@ -11,6 +11,7 @@ use rustls::ServerConfig;
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::egress::https::Https;
@@ -26,6 +27,8 @@ pub(crate) enum Answer {
     Hang,
     /// Resets the connection.
     Reset,
+    /// Sends these bytes once there is a permit, and closes.
+    Held(Arc<Semaphore>, Vec<u8>),
 }
 
 impl Answer {
@@ -46,9 +49,15 @@ pub(crate) struct Fake {
 impl Fake {
     /// Answers over plain HTTP.
     pub(crate) async fn plain(answer: Answer) -> Self {
+        Self::answering(move |_| answer.clone()).await
+    }
+
+    /// Answers over plain HTTP, each request as `respond` says.
+    pub(crate) async fn answering(respond: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
+        let respond = Arc::new(respond);
         Self::start(move |connection, requests| {
-            let answer = answer.clone();
-            async move { serve(connection, answer, requests).await }
+            let respond = Arc::clone(&respond);
+            async move { serve(connection, &*respond, requests).await }
         })
         .await
     }
@@ -60,7 +69,7 @@ impl Fake {
             let (acceptor, answer) = (acceptor.clone(), answer.clone());
             async move {
                 if let Ok(stream) = acceptor.accept(connection).await {
-                    serve(stream, answer, requests).await;
+                    serve(stream, |_: &str| answer, requests).await;
                 }
             }
         })
@@ -77,6 +86,11 @@ impl Fake {
             let _ = copy_bidirectional(&mut connection, &mut target).await;
         })
         .await
+    }
+
+    /// Its address.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// Head and body of each request so far.
@@ -118,13 +132,15 @@ impl Connection for tokio_rustls::server::TlsStream<TcpStream> {
     }
 }
 
-async fn serve(mut connection: impl Connection, answer: Answer, requests: Arc<Mutex<Vec<String>>>) {
+async fn serve(mut connection: impl Connection, respond: impl FnOnce(&str) -> Answer, requests: Arc<Mutex<Vec<String>>>) {
     let request = read_request(&mut connection).await;
+    let answer = respond(&request);
     requests.lock().push(request);
     match answer {
-        Answer::Bytes(bytes) => {
-            let _ = connection.write_all(&bytes).await;
-            let _ = connection.shutdown().await;
+        Answer::Bytes(bytes) => send(&mut connection, &bytes).await,
+        Answer::Held(gate, bytes) => {
+            let _permit = gate.acquire().await;
+            send(&mut connection, &bytes).await;
         }
         Answer::Drip(bytes) => {
             let mut alive = connection.write_all(&bytes).await.is_ok();
@@ -136,6 +152,11 @@ async fn serve(mut connection: impl Connection, answer: Answer, requests: Arc<Mu
         Answer::Hang => std::future::pending().await,
         Answer::Reset => connection.reset(),
     }
+}
+
+async fn send(connection: &mut impl Connection, bytes: &[u8]) {
+    let _ = connection.write_all(bytes).await;
+    let _ = connection.shutdown().await;
 }
 
 /// Reads a head and as much body as it announces.

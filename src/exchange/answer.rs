@@ -1,17 +1,15 @@
-//! Whether what EKS Auth answered may be served: it must be complete, for the one who asked, and live neither too short nor too
-//! long. One answer that is another's would give one pod the role of another.
+//! Whether what AWS answered may be used: it must be complete, for the one who asked, and live neither too short nor too long.
+//! One answer that is another's would give one pod the role of another.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use aws_sdk_eksauth::operation::RequestId;
-use aws_sdk_eksauth::operation::assume_role_for_pod_identity::AssumeRoleForPodIdentityOutput;
-use aws_sdk_eksauth::types::{Credentials, Subject as Answered};
+use aws_smithy_types::DateTime;
 
 use crate::base::clock::{Now, from_unix_seconds};
 use crate::base::secret::Secret;
-use crate::domain::credential::{Credential, LEAST_SERVED_LIFE, Provenance, Session, Unservable};
-use crate::domain::identity::Subject;
-use crate::domain::policy::POD_IDENTITY_AUDIENCE;
+use crate::domain::credential::{LEAST_SERVED_LIFE, Provenance, Session, account_of};
+use crate::domain::mint::Failure;
 
 /// The longest session of any role is 12 hours; the rest is for clocks that differ.
 const LONGEST_LIFE: Duration = Duration::from_secs(12 * 3600 + 5 * 60);
@@ -23,69 +21,99 @@ pub(super) enum Fault {
     Missing(&'static str),
     #[error("its {0} is not the token's")]
     Mismatch(&'static str),
+    #[error("its role and session name are not those that were asked for")]
+    Role,
+    #[error("its assumed role has no ARN of an assumed role")]
+    Arn,
     #[error("its expiration is not after the next 60 s and within 12 h 5 min")]
     Expiration,
-    #[error(transparent)]
-    Unservable(#[from] Unservable),
 }
 
-/// The credential in `answer`, if that is for `asked`.
-pub(super) fn credential(answer: AssumeRoleForPodIdentityOutput, asked: &Subject, now: Now) -> Result<Credential, Fault> {
-    let upstream_request_id = answer.request_id().map(str::to_owned);
-    let subject = answer.subject.ok_or(Fault::Missing("subject"))?;
-    check_subject(&subject, asked)?;
-    if answer.audience != POD_IDENTITY_AUDIENCE {
-        return Err(Fault::Mismatch("audience"));
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Bug(fault.to_string())
     }
-    let association = answer.pod_identity_association.ok_or(Fault::Missing("podIdentityAssociation"))?;
-    let role = answer.assumed_role_user.ok_or(Fault::Missing("assumedRoleUser"))?;
-    let session = session(answer.credentials.ok_or(Fault::Missing("credentials"))?, role.arn, now)?;
-    let provenance = Provenance {
-        namespace: subject.namespace,
-        service_account: subject.service_account,
-        role_arn: session.assumed_role_arn.clone(),
-        association_id: Some(present("associationId", association.association_id)?),
-        upstream_request_id,
-    };
-    Ok(Credential::new(&session, provenance, now)?)
 }
 
-fn check_subject(answered: &Answered, asked: &Subject) -> Result<(), Fault> {
-    let of_token = asked.identity().map(|identity| (&identity.namespace, &identity.service_account));
-    let (namespace, service_account) = of_token.unwrap_or((&answered.namespace, &answered.service_account));
-    for (name, answered, asked) in [
-        ("subject.namespace", &answered.namespace, namespace),
-        ("subject.serviceAccount", &answered.service_account, service_account),
-    ] {
-        if answered.is_empty() {
-            return Err(Fault::Missing(name));
-        }
-        if answered != asked {
-            return Err(Fault::Mismatch(name));
-        }
+/// What AWS issued: a session, and where it came from.
+#[derive(Debug)]
+pub(super) struct Issued {
+    pub(super) session: Session,
+    pub(super) provenance: Provenance,
+    disowned: AtomicBool,
+}
+
+impl Issued {
+    pub(super) fn new(session: Session, provenance: Provenance) -> Self {
+        Self { session, provenance, disowned: AtomicBool::new(false) }
     }
-    Ok(())
+
+    /// Whether it may make another call.
+    pub(super) fn is_usable(&self, now: Now) -> bool {
+        !self.disowned.load(Ordering::Relaxed) && now.until(self.session.expires_at) > LEAST_SERVED_LIFE
+    }
+
+    /// AWS no longer knows the session: it is not used again.
+    pub(super) fn disown(&self) {
+        self.disowned.store(true, Ordering::Relaxed);
+    }
 }
 
-fn session(credentials: Credentials, assumed_role_arn: String, now: Now) -> Result<Session, Fault> {
-    Ok(Session {
-        access_key_id: credentials.access_key_id,
-        secret_access_key: Secret::new(credentials.secret_access_key),
-        session_token: Secret::new(credentials.session_token),
-        expires_at: expiry(credentials.expiration.secs(), now)?,
-        assumed_role_arn,
-    })
+/// An answer's credentials, which EKS Auth and STS name alike.
+pub(super) struct Keys {
+    pub(super) access_key_id: String,
+    pub(super) secret_access_key: Secret,
+    pub(super) session_token: Secret,
+    /// May have a fraction, which rounding down takes away.
+    pub(super) expiration: DateTime,
 }
 
-/// `expiration` is in Unix seconds and may have a fraction, which rounding down takes away.
+impl Keys {
+    /// The session of the role that the answer names.
+    pub(super) fn session(self, assumed_role_arn: String, now: Now) -> Result<Session, Fault> {
+        let members = [
+            ("AccessKeyId", self.access_key_id.as_str()),
+            ("SecretAccessKey", self.secret_access_key.expose()),
+            ("SessionToken", self.session_token.expose()),
+            ("AssumedRoleUser.Arn", &assumed_role_arn),
+        ];
+        for (name, value) in members {
+            present(name, value)?;
+        }
+        if !is_assumed_role(&assumed_role_arn) {
+            return Err(Fault::Arn);
+        }
+        Ok(Session {
+            access_key_id: self.access_key_id,
+            secret_access_key: self.secret_access_key,
+            session_token: self.session_token,
+            expires_at: expiry(self.expiration.secs(), now)?,
+            assumed_role_arn,
+        })
+    }
+}
+
+/// Checks that `answered` is there and what the token says.
+pub(super) fn check(name: &'static str, answered: &str, of_token: &str) -> Result<(), Fault> {
+    present(name, answered)?;
+    if answered == of_token { Ok(()) } else { Err(Fault::Mismatch(name)) }
+}
+
+/// Checks that a member that must be there is not empty.
+pub(super) fn present(name: &'static str, value: &str) -> Result<(), Fault> {
+    if value.is_empty() { Err(Fault::Missing(name)) } else { Ok(()) }
+}
+
+/// Whether `arn` is one of a role session and of its alphabet, so that logs and advice may show it.
+fn is_assumed_role(arn: &str) -> bool {
+    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@:/-".contains(&byte);
+    account_of(arn).is_some() && arn.contains(":assumed-role/") && arn.bytes().all(is_known)
+}
+
 fn expiry(seconds: i64, now: Now) -> Result<SystemTime, Fault> {
     let expires_at = from_unix_seconds(seconds).ok_or(Fault::Expiration)?;
     let life = now.until(expires_at);
     if life > LEAST_SERVED_LIFE && life <= LONGEST_LIFE { Ok(expires_at) } else { Err(Fault::Expiration) }
-}
-
-fn present(name: &'static str, value: String) -> Result<String, Fault> {
-    if value.is_empty() { Err(Fault::Missing(name)) } else { Ok(value) }
 }
 
 #[cfg(test)]

@@ -1,28 +1,39 @@
 //! Token to session to credential: the production side of [`Mint`].
 //!
-//! One order is one attempt. Nothing here tries again, remembers or decides what a failure means for what is cached: a
-//! [`Failure`] says what happened, and the cache draws the conclusions.
+//! A token is exchanged for a session, and each hop of a grant's chain goes on from the session before it; the last one is served.
+//! One order is one attempt: nothing here tries again or decides what a failure means for what is cached: a [`Failure`] says what
+//! happened, and the cache draws the conclusions. What is served is made anew for each order; what only leads to it is kept.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use url::Url;
 
+use crate::domain::credential::Credential;
 use crate::domain::mint::{Failure, Mint, Minting, Order};
 use crate::domain::policy::Exchange;
 use crate::egress::aws::Aws;
+use crate::exchange::answer::Issued;
 use crate::exchange::call::Calls;
 use crate::exchange::pod_identity::PodIdentity;
+use crate::exchange::sessions::{SessionKey, Sessions};
+use crate::exchange::sts::Sts;
 use crate::limits::upstream::UpstreamBudget;
 use crate::observe::Context;
 
 mod answer;
 mod call;
+mod chain;
 mod fault;
 mod pod_identity;
+mod role;
+mod sessions;
+mod sts;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod web_identity;
 
 /// What the exchanges need to be told.
 #[derive(Debug, Clone)]
@@ -37,24 +48,59 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Exchanges {
     pod_identity: PodIdentity,
+    sts: Sts,
+    sessions: Sessions,
+    context: Context,
 }
+
+/// A session that is kept or being made, some time later.
+type Leading<'a> = Pin<Box<dyn Future<Output = Result<Arc<Issued>, Failure>> + Send + 'a>>;
 
 impl Exchanges {
     /// Exchanges that spend `budget`. Touches no network: region and credentials are found by the first order.
     #[must_use]
     pub fn new(config: Config, aws: Arc<Aws>, budget: UpstreamBudget, context: Context) -> Self {
-        Self { pod_identity: PodIdentity::new(config, aws, Calls { budget, context }) }
+        let calls = Arc::new(Calls { aws, budget, context: context.clone() });
+        Self {
+            pod_identity: PodIdentity::new(config, Arc::clone(&calls)),
+            sts: Sts::new(calls),
+            sessions: Sessions::new(context.clock.clone()),
+            context,
+        }
+    }
+
+    async fn attempt(&self, order: &Order) -> Result<Credential, Failure> {
+        let hops = order.grant.chain().len();
+        let issued = Arc::new(self.make(order, hops).await?);
+        self.sessions.renew(&SessionKey::new(order, hops), &issued);
+        let credential = Credential::new(&issued.session, issued.provenance.clone(), self.context.clock.now());
+        credential.map_err(|unservable| Failure::Bug(unservable.to_string()))
+    }
+
+    /// Makes the session after the first `hops` of the order's chain, from the one before it.
+    async fn make(&self, order: &Order, hops: usize) -> Result<Issued, Failure> {
+        let Some(before) = hops.checked_sub(1) else { return self.exchange(order).await };
+        let hop = order.grant.chain().get(before).ok_or_else(|| Failure::Bug("the chain has no such hop".into()))?;
+        let caller = self.leading(order, before).await?;
+        chain::assume(&self.sts, order, (hops, hop), &caller).await
+    }
+
+    /// The session after the first `hops` of the order's chain, for the next hop to go on from.
+    fn leading<'a>(&'a self, order: &'a Order, hops: usize) -> Leading<'a> {
+        Box::pin(self.sessions.get(SessionKey::new(order, hops), order, self.make(order, hops)))
+    }
+
+    async fn exchange(&self, order: &Order) -> Result<Issued, Failure> {
+        match order.grant.exchange() {
+            Exchange::PodIdentity => self.pod_identity.exchange(order).await,
+            Exchange::WebIdentity(asked) => web_identity::exchange(&self.sts, order, asked).await,
+        }
     }
 }
 
 impl Mint for Exchanges {
     fn mint(&self, order: Order) -> Minting<'_> {
-        Box::pin(async move {
-            match order.grant.exchange() {
-                Exchange::PodIdentity => self.pod_identity.exchange(&order).await,
-                Exchange::WebIdentity(_) => Err(Failure::Bug("no such exchange yet".into())),
-            }
-        })
+        Box::pin(async move { self.attempt(&order).await })
     }
 }
 

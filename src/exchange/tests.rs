@@ -13,6 +13,8 @@ use crate::exchange::testing::{
     Setup, Source, TOKEN, answered, answered_ok, bug, complete, delegated, error, in_seconds, keys, kind, now, order, verified,
     with, without,
 };
+use crate::exchange::{Config, Exchanges};
+use crate::observe::Context;
 
 #[tokio::test]
 async fn a_complete_answer_becomes_a_credential_in_one_call() {
@@ -169,7 +171,13 @@ async fn an_answer_that_lacks_a_member_is_a_bug() {
             assert_eq!(kind(&answered_ok(&with(&pointer, "")).await.unwrap_err()), "bug", "empty {pointer}");
         }
     }
-    assert_eq!(answered_ok(&without("/credentials", "sessionToken")).await.unwrap_err(), bug("the answer lacks Token"));
+    assert_eq!(answered_ok(&without("/credentials", "sessionToken")).await.unwrap_err(), bug("it lacks SessionToken"));
+    for arn in
+        ["arn:aws:sts::12:assumed-role/s3/x", "arn:aws:iam::111122223333:role/s3", "arn:aws:sts::111122223333:assumed-role/s3/\n"]
+    {
+        let failure = answered_ok(&with("/assumedRoleUser/arn", arn)).await.unwrap_err();
+        assert_eq!(failure, bug("its assumed role has no ARN of an assumed role"));
+    }
 }
 
 #[tokio::test]
@@ -240,5 +248,15 @@ async fn a_node_without_credentials_is_misconfigured_and_calls_nobody() {
     tokio::time::pause();
     let text = "no node credentials: credentials provider timed out after 5 seconds";
     assert_eq!(failure(Source::Hanging).await, Failure::Misconfigured(text.into()));
+    assert_eq!(fake.requests(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn without_a_cluster_nobody_is_called() {
+    let fake = Fake::plain(Answer::http(200, "", &complete().to_string())).await;
+    let setup = Setup::plain(&fake);
+    let config = Config { cluster_name: None, endpoint: Some(fake.url().parse().unwrap()) };
+    let exchanges = Exchanges::new(config, setup.aws, setup.budget, Context::new(setup.clock));
+    assert_eq!(kind(&exchanges.mint(order(verified(), Duration::from_secs(5))).await.unwrap_err()), "misconfigured");
     assert_eq!(fake.requests(), Vec::<String>::new());
 }

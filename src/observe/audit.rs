@@ -74,6 +74,7 @@ impl Audit {
         let identity = subject.identity();
         let provenance = credential.provenance();
         let exchange: &'static str = grant.exchange().into();
+        let callers = &provenance.caller_access_key_ids;
         tracing::info!(
             target: TARGET,
             outcome = "issued",
@@ -88,6 +89,7 @@ impl Audit {
             role_arn = provenance.role_arn,
             association_id = provenance.association_id,
             access_key_id = credential.access_key_id(),
+            caller_access_key_ids = (!callers.is_empty()).then(|| callers.join(" ")),
             expiration = rfc3339(credential.expires_at()),
             upstream_request_id = provenance.upstream_request_id,
             token_id = presented.token_id,

@@ -66,6 +66,12 @@ impl Grant {
         Self(Arc::new(Plan { audience, target, exchange, chain }))
     }
 
+    /// A grant of any shape.
+    #[cfg(test)]
+    pub(crate) fn for_tests(audience: &str, exchange: Exchange, chain: Vec<Hop>) -> Self {
+        Self::new(audience.into(), None, exchange, chain)
+    }
+
     /// The audience of the tokens by which it is made.
     #[must_use]
     pub fn audience(&self) -> &Arc<str> {

@@ -23,53 +23,67 @@ use crate::limits::upstream::{self as limits, UpstreamBudget};
 use crate::observe::Context;
 use crate::observe::metrics::Metrics;
 
-pub(super) const TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl";
+pub(in crate::exchange) mod sts;
+
+pub(in crate::exchange) const TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl";
 
 /// 2026-01-02T03:04:05Z by the exchange's clock in all tests.
-pub(super) fn now() -> SystemTime {
+pub(in crate::exchange) fn now() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_767_323_045)
 }
 
-pub(super) struct Setup {
-    pub(super) exchanges: Exchanges,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) aws: Arc<Aws>,
-    pub(super) budget: UpstreamBudget,
+pub(in crate::exchange) struct Setup {
+    pub(in crate::exchange) exchanges: Arc<Exchanges>,
+    pub(in crate::exchange) clock: Clock,
+    pub(in crate::exchange) metrics: Arc<Metrics>,
+    pub(in crate::exchange) aws: Arc<Aws>,
+    pub(in crate::exchange) budget: UpstreamBudget,
 }
 
 impl Setup {
-    pub(super) fn new(endpoint: &str, https: Https, credentials: SharedCredentialsProvider) -> Self {
-        let sdk = SdkConfig::builder()
+    pub(in crate::exchange) fn new(endpoint: &str, https: Https, credentials: SharedCredentialsProvider) -> Self {
+        Self::at(Some(endpoint), https, credentials, Clock::simulated(now()))
+    }
+
+    /// Exchanges that call `endpoint` for every service, or AWS's own.
+    pub(in crate::exchange) fn at(
+        endpoint: Option<&str>,
+        https: Https,
+        credentials: SharedCredentialsProvider,
+        clock: Clock,
+    ) -> Self {
+        let mut sdk = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("eu-central-1"))
             .http_client(https.aws_http_client())
             .retry_config(RetryConfig::disabled())
-            .credentials_provider(credentials)
-            .build();
-        let context = Context::new(Clock::simulated(now()));
+            .credentials_provider(credentials);
+        sdk.set_endpoint_url(endpoint.map(str::to_owned));
+        let sdk = sdk.build();
+        let context = Context::new(clock.clone());
         let metrics = Arc::clone(&context.metrics);
         let aws = Arc::new(Aws::with_config(https, &metrics, sdk));
-        let config = Config { cluster_name: Some("myeks".into()), endpoint: Some(endpoint.parse().unwrap()) };
+        let config = Config { cluster_name: Some("myeks".into()), endpoint: endpoint.map(|url| url.parse().unwrap()) };
         let rate = limits::Config { per_second: 5.0 };
         let budget = UpstreamBudget::new(rate, context.clone());
-        let exchanges = Exchanges::new(config, Arc::clone(&aws), budget.clone(), context);
-        Self { exchanges, metrics, aws, budget }
+        let exchanges = Arc::new(Exchanges::new(config, Arc::clone(&aws), budget.clone(), context));
+        Self { exchanges, clock, metrics, aws, budget }
     }
 
-    pub(super) fn plain(fake: &Fake) -> Self {
-        Self::new(&format!("http://{}", fake.address), https(&[]), keys())
+    pub(in crate::exchange) fn plain(fake: &Fake) -> Self {
+        Self::new(&fake.url(), https(&[]), keys())
     }
 
-    pub(super) async fn mint(&self, subject: Subject) -> Result<Credential, Failure> {
+    pub(in crate::exchange) async fn mint(&self, subject: Subject) -> Result<Credential, Failure> {
         self.exchanges.mint(order(subject, Duration::from_secs(5))).await
     }
 }
 
-pub(super) fn keys() -> SharedCredentialsProvider {
+pub(in crate::exchange) fn keys() -> SharedCredentialsProvider {
     SharedCredentialsProvider::new(Credentials::new("AKIDNODE", "node-secret", None, None, "test"))
 }
 
-pub(super) fn verified() -> Subject {
+pub(in crate::exchange) fn verified() -> Subject {
     Subject::Verified(Identity {
         issuer: "https://issuer".into(),
         namespace: "default".into(),
@@ -81,11 +95,11 @@ pub(super) fn verified() -> Subject {
     })
 }
 
-pub(super) fn delegated() -> Subject {
+pub(in crate::exchange) fn delegated() -> Subject {
     Subject::Delegated(TokenDigest::of(TOKEN.as_bytes()))
 }
 
-pub(super) fn order(subject: Subject, patience: Duration) -> Order {
+pub(in crate::exchange) fn order(subject: Subject, patience: Duration) -> Order {
     let expires_at = subject.identity().map(|_| now() + Duration::from_secs(3600));
     let presented = Presented { token: BearerToken::parse(TOKEN.as_bytes()).unwrap(), expires_at, token_id: "jti".into() };
     Order {
@@ -99,11 +113,11 @@ pub(super) fn order(subject: Subject, patience: Duration) -> Order {
     }
 }
 
-pub(super) fn in_seconds(life: i64) -> i64 {
+pub(in crate::exchange) fn in_seconds(life: i64) -> i64 {
     unix_seconds(now()) + life
 }
 
-pub(super) fn complete() -> Value {
+pub(in crate::exchange) fn complete() -> Value {
     json!({
         "subject": { "namespace": "default", "serviceAccount": "s3-sa" },
         "audience": "pods.eks.amazonaws.com",
@@ -114,34 +128,34 @@ pub(super) fn complete() -> Value {
 }
 
 /// `complete()` with the member at `pointer` (RFC 6901) replaced.
-pub(super) fn with(pointer: &str, value: impl Into<Value>) -> Value {
+pub(in crate::exchange) fn with(pointer: &str, value: impl Into<Value>) -> Value {
     let mut answer = complete();
     *answer.pointer_mut(pointer).unwrap() = value.into();
     answer
 }
 
 /// `complete()` without the member at `parent` and `name`.
-pub(super) fn without(parent: &str, name: &str) -> Value {
+pub(in crate::exchange) fn without(parent: &str, name: &str) -> Value {
     let mut answer = complete();
     answer.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(name).unwrap();
     answer
 }
 
-pub(super) async fn answered(answer: Answer, subject: Subject) -> Result<Credential, Failure> {
+pub(in crate::exchange) async fn answered(answer: Answer, subject: Subject) -> Result<Credential, Failure> {
     Setup::plain(&Fake::plain(answer).await).mint(subject).await
 }
 
-pub(super) async fn answered_ok(body: &Value) -> Result<Credential, Failure> {
+pub(in crate::exchange) async fn answered_ok(body: &Value) -> Result<Credential, Failure> {
     answered(Answer::http(200, "x-amzn-requestid: r-1\r\n", &body.to_string()), verified()).await
 }
 
-pub(super) async fn error(status: u16, code: &str, subject: Subject) -> Failure {
+pub(in crate::exchange) async fn error(status: u16, code: &str, subject: Subject) -> Failure {
     let headers = format!("x-amzn-errortype: {code}\r\nx-amzn-requestid: r-1\r\n");
     answered(Answer::http(status, &headers, r#"{"message":"upstream text"}"#), subject).await.unwrap_err()
 }
 
 /// The failure's kind, as its metric calls it.
-pub(super) fn kind(failure: &Failure) -> &'static str {
+pub(in crate::exchange) fn kind(failure: &Failure) -> &'static str {
     match failure {
         Failure::Denied(_) => "denied",
         Failure::Throttled { .. } => "throttled",
@@ -151,13 +165,13 @@ pub(super) fn kind(failure: &Failure) -> &'static str {
     }
 }
 
-pub(super) fn bug(text: &str) -> Failure {
+pub(in crate::exchange) fn bug(text: &str) -> Failure {
     Failure::Bug(text.into())
 }
 
 /// A source of node credentials that fails, or never answers.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(in crate::exchange) enum Source {
     Empty,
     Failing,
     Hanging,

@@ -1,16 +1,16 @@
-//! What a failed call means: the SDK's errors and EKS Auth's codes, as a [`Failure`].
+//! What a failed call means: the SDK's errors and AWS's codes, as a [`Failure`].
 //!
 //! A failure bears AWS's code and request id and no other text of the answer: messages name principals and may quote what was
-//! sent. The SDK models the codes too, but proxies, endpoints and the signature check in front of EKS Auth answer with others,
-//! so code and status are read instead.
+//! sent. The SDK models the codes too, but proxies, endpoints and the signature check in front of a service answer with others,
+//! so code and status are read instead. What any AWS service may answer is here; each service has a table of its own.
 
 use std::error::Error;
 use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_runtime::retries::classifiers::{THROTTLING_ERRORS, TRANSIENT_ERRORS};
-use aws_sdk_eksauth::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_eksauth::operation::RequestId;
+use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sts::operation::RequestId;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::http::Headers;
 use aws_smithy_types::DateTime;
@@ -21,37 +21,42 @@ use crate::domain::identity::Subject;
 use crate::domain::mint::{Denial, Failure, Order};
 use crate::egress::fetch::root_cause;
 
+pub(super) mod advice;
+pub(super) mod eks_auth;
+pub(super) mod sts;
+
 /// The longest `Retry-After` that is believed. A deliberate bound, the only one, so that a typo upstream of a day does not outlast
 /// every session that the node holds: after it one call asks again, and is told again if it was meant.
 const LONGEST_REST: Duration = Duration::from_secs(5 * 60);
 
-/// The action that the node's own role must allow. A refusal that names it is about the node and not about the pod.
-const ACTION: &str = "eks-auth:AssumeRoleForPodIdentity";
-
 /// Codes by which the signature check in front of a service refuses the caller; it uses 401 and 403, and with JSON protocols 400.
-const CALLER_REFUSED: [&str; 8] = [
+const CALLER_REFUSED: [&str; 10] = [
     "UnrecognizedClientException",
     "InvalidSignatureException",
     "SignatureDoesNotMatch",
     "IncompleteSignatureException",
+    "IncompleteSignature",
     "MissingAuthenticationTokenException",
+    "MissingAuthenticationToken",
     "InvalidClientTokenId",
     "RequestExpired",
     "OptInRequired",
 ];
 
 /// An error answer, reduced to what decides.
-struct Answer<'a> {
+pub(super) struct Answer<'a> {
     status: u16,
-    code: Option<&'a str>,
-    /// Read for [`ACTION`] only, never passed on.
+    /// Empty when there is none.
+    code: &'a str,
+    /// Read for the names of actions only, never passed on.
     message: &'a str,
     request_id: Option<&'a str>,
     headers: &'a Headers,
+    now: Now,
 }
 
-/// What an `ExpiredTokenException` is about.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What the end of a token's or session's life is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expired {
     /// The pod's token, which nobody here has read or whose time is over.
     PodToken,
@@ -59,8 +64,8 @@ enum Expired {
     NodeAccess,
 }
 
-/// What `error` means for `order`.
-pub(super) fn failure<E>(error: &SdkError<E>, order: &Order, now: Now) -> Failure
+/// What `error` means; `service` knows the codes of the service that was called.
+pub(super) fn failure<E>(error: &SdkError<E>, now: Now, service: impl FnOnce(&Answer<'_>) -> Option<Failure>) -> Failure
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -68,18 +73,14 @@ where
         return failure;
     }
     match error {
-        SdkError::ServiceError(service) => Answer::new(service.err(), service.raw()).failure(expired(order, now), now),
+        SdkError::ServiceError(fault) => {
+            let answer = Answer::new(fault.err(), fault.raw(), now);
+            answer.passing().or_else(|| service(&answer)).unwrap_or_else(|| answer.unknown())
+        }
         SdkError::ResponseError(_) => Failure::Unavailable("the answer broke off".into()),
         SdkError::TimeoutError(_) => Failure::Unavailable("timed out".into()),
         SdkError::ConstructionFailure(_) => Failure::Misconfigured(root_cause(error)),
         SdkError::DispatchFailure(_) | _ => Failure::Unavailable(root_cause(error)),
-    }
-}
-
-fn expired(order: &Order, now: Now) -> Expired {
-    match &*order.subject {
-        Subject::Verified(_) if order.presented.expires_at.is_some_and(|at| at > now.wall) => Expired::NodeAccess,
-        Subject::Verified(_) | Subject::Delegated(_) => Expired::PodToken,
     }
 }
 
@@ -93,33 +94,46 @@ fn no_credentials(error: &(dyn Error + 'static)) -> Option<Failure> {
     Some(Failure::Misconfigured(format!("no node credentials: {cause}")))
 }
 
+impl Expired {
+    fn of(order: &Order, now: Now) -> Self {
+        match &*order.subject {
+            Subject::Verified(_) if order.presented.expires_at.is_some_and(|at| at > now.wall) => Self::NodeAccess,
+            Subject::Verified(_) | Subject::Delegated(_) => Self::PodToken,
+        }
+    }
+}
+
 impl<'a> Answer<'a> {
-    fn new<E: ProvideErrorMetadata>(error: &'a E, response: &'a HttpResponse) -> Self {
+    fn new<E: ProvideErrorMetadata>(error: &'a E, response: &'a HttpResponse, now: Now) -> Self {
         Self {
             status: response.status().as_u16(),
-            code: error.code(),
+            code: error.code().unwrap_or_default(),
             message: error.message().unwrap_or_default(),
             request_id: response.headers().request_id(),
             headers: response.headers(),
+            now,
         }
     }
 
-    fn failure(&self, expired: Expired, now: Now) -> Failure {
-        let code = self.code.unwrap_or_default();
-        match (self.status, code) {
-            (429, _) => self.throttled(now),
-            (_, code) if THROTTLING_ERRORS.contains(&code) => self.throttled(now),
-            (408 | 500..=599, _) => Failure::Unavailable(self.label()),
-            (_, code) if TRANSIENT_ERRORS.contains(&code) => Failure::Unavailable(self.label()),
+    /// What passes by itself, by whichever service it is said. STS throttles with status 400.
+    fn passing(&self) -> Option<Failure> {
+        match (self.status, self.code) {
+            (429, _) => Some(self.throttled()),
+            (_, code) if THROTTLING_ERRORS.contains(&code) => Some(self.throttled()),
+            (408 | 500..=599, _) => Some(self.unavailable()),
+            (_, code) if TRANSIENT_ERRORS.contains(&code) => Some(self.unavailable()),
+            _ => None,
+        }
+    }
+
+    /// What the service's own table does not know.
+    fn unknown(&self) -> Failure {
+        match (self.status, self.code) {
             (200..=299, _) => Failure::Bug("it can't be parsed".into()),
-            (400, "AccessDeniedException") if !self.message.contains(ACTION) => self.denied(),
-            (400, "ExpiredTokenException") if expired == Expired::PodToken => self.denied(),
-            (400, "InvalidTokenException") | (400 | 404, "ResourceNotFoundException") => self.denied(),
-            (400, "AccessDeniedException" | "ExpiredTokenException") => Failure::Misconfigured(self.label()),
-            (400, code) if CALLER_REFUSED.contains(&code) => Failure::Misconfigured(self.label()),
+            (400, code) if CALLER_REFUSED.contains(&code) => self.misconfigured(),
             (400, code) if !code.is_empty() => Failure::Bug(self.label()),
-            // Whoever answers so is not EKS Auth: the signature check, a proxy, a captive portal, a wrong endpoint.
-            _ => Failure::Misconfigured(self.label()),
+            // Whoever answers so is not the service: the signature check, a proxy, a captive portal, a wrong endpoint.
+            _ => self.misconfigured(),
         }
     }
 
@@ -127,13 +141,25 @@ impl<'a> Answer<'a> {
         Failure::Denied(Denial::new(self.label()))
     }
 
-    fn throttled(&self, now: Now) -> Failure {
-        Failure::Throttled { retry_after: retry_after(self.headers, now) }
+    fn denied_with(&self, advice: String) -> Failure {
+        Failure::Denied(Denial::new(self.label()).advice(advice))
+    }
+
+    fn throttled(&self) -> Failure {
+        Failure::Throttled { retry_after: retry_after(self.headers, self.now) }
+    }
+
+    fn unavailable(&self) -> Failure {
+        Failure::Unavailable(self.label())
+    }
+
+    fn misconfigured(&self) -> Failure {
+        Failure::Misconfigured(self.label())
     }
 
     /// Status, code and request id, as far as they look like such.
     fn label(&self) -> String {
-        let code = self.code.filter(|code| is_word(code)).unwrap_or("no known code");
+        let code = Some(self.code).filter(|code| is_word(code)).unwrap_or("no known code");
         let request = self.request_id.filter(|id| is_word(id)).unwrap_or("none");
         format!("{code}, status {}, request {request}", self.status)
     }
