@@ -90,7 +90,8 @@ fn table(document: &Value) -> String {
 fn grants(out: &mut String, grants: &Value) {
     let (policy, accounts) = (&grants["policy"], &grants["service_accounts"]);
     if !policy.is_null() {
-        let _ = writeln!(out, "\npolicy: {}, in force since {}", cell(policy, "path"), cell(policy, "loaded_at"));
+        let (path, rules, since) = (cell(policy, "path"), cell(policy, "rules"), cell(policy, "loaded_at"));
+        let _ = writeln!(out, "\npolicy: {path}, {rules} rules in force since {since}");
     }
     for fault in policy["faults"].as_array().into_iter().flatten() {
         let _ = writeln!(out, "  NOT USED as it is now: {}", text(fault));
@@ -154,10 +155,13 @@ mod tests {
 
     #[test]
     fn the_table_tells_of_policy_and_service_accounts_where_they_count() {
-        let policy = json!({"path": "/p.yaml", "loaded_at": "then", "faults": ["line 1: x", "line 2: y"]});
+        let policy = json!({"path": "/p.yaml", "loaded_at": "then", "rules": 2, "faults": ["line 1: x", "line 2: y"]});
         let accounts = json!({"known": 3, "oldest_seconds": 61, "error": null});
         let table = table(&json!({ "grants": { "policy": policy, "service_accounts": accounts } }));
-        assert!(table.contains("\npolicy: /p.yaml, in force since then\n  NOT USED as it is now: line 1: x\n"), "{table}");
+        assert!(
+            table.contains("\npolicy: /p.yaml, 2 rules in force since then\n  NOT USED as it is now: line 1: x\n"),
+            "{table}"
+        );
         assert!(table.contains("\nservice accounts: 3 known, the oldest answer 61 s old, error: -\n"), "{table}");
         assert!(!super::table(&json!({})).contains("policy"));
     }

@@ -35,7 +35,8 @@ fn the_incumbents_arguments_work() {
 
 #[test]
 fn all_faults_are_told_together() {
-    let line = "--service-account-roles=maybe --policy /nowhere/policy.yaml --bind-hosts 0.0.0.0,nowhere --port 70000 --probe-port x --metrics-port -1 --issuer http://far.example \
+    let line = "--service-account-roles=maybe --policy /nowhere/policy.yaml \
+                --bind-hosts 0.0.0.0,nowhere --port 70000 --probe-port x --metrics-port -1 --issuer http://far.example \
                 --issuer https://ok.example= --token-verification maybe --pod-rate 0 --endpoint ftp://x --max-cache-size many \
                 --max-service-qps nan --max-credential-retention-before-renewal soon --verbosity loud --log-format xml";
     let line = line.replace("--metrics-port -1", "--metrics-port=-1");

@@ -54,6 +54,8 @@ pub struct FileStatus {
     pub path: PathBuf,
     /// When the policy in force was read, RFC 3339.
     pub loaded_at: Option<String>,
+    /// How many rules it has.
+    pub rules: usize,
     /// What is wrong with it as it is now; then an earlier one is in force.
     pub faults: Vec<String>,
 }
@@ -87,7 +89,8 @@ impl PolicyFile {
     /// Looks at the file now and again until shutdown.
     pub(super) fn follow(self, context: &Context) -> News {
         let loaded_at = rfc3339(context.clock.now().wall);
-        let status = FileStatus { path: self.path.clone(), loaded_at, faults: Vec::new() };
+        let rules = self.policy.rules().len();
+        let status = FileStatus { path: self.path.clone(), loaded_at, rules, faults: Vec::new() };
         let (policies, policy) = watch::channel(Arc::clone(&self.policy));
         let (statuses, status) = watch::channel(status);
         context.metrics.policy.loaded.set(context.clock.now().unix());
@@ -141,6 +144,7 @@ impl Follower {
         self.advice.ready();
         self.status.send_modify(|status| {
             status.loaded_at = rfc3339(now.wall);
+            status.rules = policy.rules().len();
             status.faults.clear();
         });
         self.policy.send_replace(policy);
@@ -151,7 +155,8 @@ impl Follower {
             tracing::error!(path = %self.status.borrow().path.display(), fault, "not used; the last good policy stays in force");
         }
         self.context.metrics.policy.faults.set(i64::try_from(faults.len()).unwrap_or(i64::MAX));
-        self.advice.pending(format!("{} faults; the last good policy is in force: {}", faults.len(), faults.join("; ")));
+        let first = faults.first().map_or("", String::as_str);
+        self.advice.pending(format!("{} faults, so the last good policy is in force: {first}", faults.len()));
         self.status.send_modify(|status| status.faults = faults);
     }
 }

@@ -165,6 +165,7 @@ async fn flips_under_load_lose_nothing_and_fetch_nothing_that_has_not_changed() 
     load.goes_on().await;
     let status = world.agent.status().await.unwrap();
     assert!(status["grants"]["policy"]["faults"][0].as_str().unwrap().starts_with("line 1: "), "{status}");
+    assert_eq!(status["grants"]["policy"]["rules"], 2);
     assert!(status["advice"]["policy"].as_str().unwrap().contains("last good policy"), "{status}");
     assert_eq!(world.agent.probe("/readyz").await.unwrap().status, 200);
     let logged = world.agent.log().matches("not used; the last good policy stays in force").count();

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use credlet::token;
 use http_body_util::Full;
@@ -34,12 +35,27 @@ pub(crate) struct ApiServer {
     _server: AbortOnDropHandle<()>,
 }
 
+/// How it does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Health {
+    #[default]
+    Well,
+    /// Every answer takes so long.
+    Slow(Duration),
+    /// It takes requests and answers none.
+    Silent,
+    /// It breaks every connection that asks for something.
+    Away,
+}
+
 #[derive(Default)]
 struct State {
     /// The metadata of each account, by its path.
     accounts: Mutex<BTreeMap<String, Value>>,
     requests: Mutex<Vec<String>>,
-    away: AtomicBool,
+    health: Mutex<Health>,
+    at_once: AtomicUsize,
+    most_at_once: AtomicUsize,
 }
 
 impl ApiServer {
@@ -73,9 +89,14 @@ impl ApiServer {
         self.state.accounts.lock().remove(&path(namespace, name));
     }
 
-    /// Breaks every connection that asks for something, or no more.
-    pub(crate) fn set_away(&self, away: bool) {
-        self.state.away.store(away, Ordering::Relaxed);
+    /// From now on.
+    pub(crate) fn set_health(&self, health: Health) {
+        *self.state.health.lock() = health;
+    }
+
+    /// How many requests it has had at once at most.
+    pub(crate) fn most_at_once(&self) -> usize {
+        self.state.most_at_once.load(Ordering::Relaxed)
     }
 
     /// What it was asked for: method, path, `Accept` and `Authorization` of each request that it answered.
@@ -87,17 +108,32 @@ impl ApiServer {
 async fn serve(listener: TcpListener, state: Arc<State>) {
     while let Ok((stream, _)) = listener.accept().await {
         let state = Arc::clone(&state);
-        let answer = service_fn(move |request| std::future::ready(state.answer(&request)));
+        let answer = service_fn(move |request| {
+            let state = Arc::clone(&state);
+            async move { state.take(&request).await }
+        });
         // A connection that fails is the client's to notice.
         drop(tokio::spawn(async move { http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await }));
     }
 }
 
 impl State {
-    fn answer(&self, request: &Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
-        if self.away.load(Ordering::Relaxed) {
-            return Err(io::ErrorKind::ConnectionAborted.into());
+    async fn take(&self, request: &Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
+        let at_once = self.at_once.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most_at_once.fetch_max(at_once, Ordering::Relaxed);
+        let health = *self.health.lock();
+        match health {
+            Health::Well => (),
+            Health::Slow(delay) => tokio::time::sleep(delay).await,
+            Health::Silent => std::future::pending().await,
+            Health::Away => return Err(io::ErrorKind::ConnectionAborted.into()),
         }
+        let answer = self.answer(request);
+        self.at_once.fetch_sub(1, Ordering::Relaxed);
+        answer
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
         let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let asked = [request.method().as_str(), request.uri().path(), header("accept"), header("authorization")].join(" ");
         self.requests.lock().push(asked);
