@@ -72,7 +72,7 @@ impl Exchanges {
     async fn attempt(&self, order: &Order) -> Result<Credential, Failure> {
         let hops = order.grant.chain().len();
         let issued = Arc::new(self.make(order, hops).await?);
-        self.sessions.renew(&SessionKey::new(order, hops), &issued);
+        self.sessions.offer(SessionKey::new(order, hops), &issued);
         let credential = Credential::new(&issued.session, issued.provenance.clone(), self.context.clock.now());
         credential.map_err(|unservable| Failure::Bug(unservable.to_string()))
     }

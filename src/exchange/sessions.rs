@@ -60,10 +60,12 @@ impl Sessions {
         timeout_at(order.deadline, landed).await.map_err(|_| timed_out())?.clone()
     }
 
-    /// Puts a session that was made to be served in the place of the one that is kept by `key`, if one is.
-    pub(super) fn renew(&self, key: &SessionKey, session: &Arc<Issued>) {
-        if let Some(flight) = self.swept().get_mut(key) {
-            *flight = Arc::new(Flight::landed(Arc::clone(session)));
+    /// Keeps a session that was made to be served if it leads on as well, or in the place of one that is kept by `key`.
+    pub(super) fn offer(&self, key: SessionKey, session: &Arc<Issued>) {
+        let mut flights = self.swept();
+        let leads_on = key.hops == 0 && key.grant.leads_on();
+        if flights.contains_key(&key) || (leads_on && flights.len() < CAPACITY) {
+            flights.insert(key, Arc::new(Flight::landed(Arc::clone(session))));
         }
     }
 

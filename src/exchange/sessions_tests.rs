@@ -314,6 +314,6 @@ async fn no_more_than_so_many_are_kept_and_none_that_has_ended_or_was_left() {
     let left = bench.sessions.get(key(0), &order, std::future::pending());
     assert!(tokio::time::timeout(Duration::from_secs(1), left).await.is_err());
     assert_eq!(kept(), 1, "all others had ended");
-    bench.sessions.renew(&key(1), &Arc::new(issued(&bench.clock, 3600)));
+    bench.sessions.offer(key(1), &Arc::new(issued(&bench.clock, 3600)));
     assert_eq!(kept(), 0, "nobody waits for the one that was left, and what nobody needs is not kept");
 }

@@ -62,7 +62,7 @@ impl Annotations {
             WEB_IDENTITY_AUDIENCE => self.web_identity()?,
             other => return Err(no_default(other)),
         };
-        Ok(Recipe { origin: Origin::Annotations, exchange, chain: &self.chain })
+        Ok(Recipe { origin: Origin::Annotations, exchange, chain: &self.chain, leads_on: false })
     }
 
     fn web_identity(&self) -> Result<&ExchangeTemplate, Refusal> {

@@ -6,7 +6,11 @@ use std::time::Duration;
 
 /// Permission to make and serve one credential, and how to make it. Only [`crate::domain::policy`] makes one. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Grant(Arc<Plan>);
+pub struct Grant {
+    plan: Arc<Plan>,
+    /// Not part of what is granted, so that a target that is added later changes nothing for what is held.
+    leads_on: bool,
+}
 
 #[derive(Debug, PartialEq, Eq)]
 struct Plan {
@@ -63,7 +67,12 @@ pub struct Hop {
 impl Grant {
     /// The right of a caller whose token bears `audience`; `target` is the NAME that was asked for.
     pub(super) fn new(audience: Arc<str>, target: Option<Arc<str>>, exchange: Exchange, chain: Vec<Hop>) -> Self {
-        Self(Arc::new(Plan { audience, target, exchange, chain }))
+        Self { plan: Arc::new(Plan { audience, target, exchange, chain }), leads_on: false }
+    }
+
+    /// The same grant, of a caller for whom the session of the exchange leads on to targets.
+    pub(super) fn leading_on(self) -> Self {
+        Self { leads_on: true, ..self }
     }
 
     /// A grant of any shape.
@@ -75,31 +84,37 @@ impl Grant {
     /// The audience of the tokens by which it is made.
     #[must_use]
     pub fn audience(&self) -> &Arc<str> {
-        &self.0.audience
+        &self.plan.audience
     }
 
     /// The NAME that was asked for; `None` is the default role.
     #[must_use]
     pub fn target(&self) -> Option<&str> {
-        self.0.target.as_deref()
+        self.plan.target.as_deref()
     }
 
     /// The exchange to begin with.
     #[must_use]
     pub fn exchange(&self) -> &Exchange {
-        &self.0.exchange
+        &self.plan.exchange
     }
 
     /// The roles to assume one after the other behind the exchange; the last one is served.
     #[must_use]
     pub fn chain(&self) -> &[Hop] {
-        &self.0.chain
+        &self.plan.chain
+    }
+
+    /// Whether other grants of this caller go on from the exchange's session.
+    #[must_use]
+    pub fn leads_on(&self) -> bool {
+        self.leads_on
     }
 }
 
 impl PartialEq for Grant {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+        Arc::ptr_eq(&self.plan, &other.plan) || self.plan == other.plan
     }
 }
 

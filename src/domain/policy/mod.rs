@@ -167,12 +167,14 @@ fn by_rule<'a>(rule: &'a Rule, target: Option<&str>) -> Result<Recipe<'a>, Refus
         None => &rule.chain,
         Some(name) => rule.targets.get(name).ok_or_else(|| no_target(&rule.targets().collect::<Vec<_>>()))?,
     };
-    Ok(Recipe { origin: Origin::Rule(rule.line()), exchange: &rule.exchange, chain })
+    Ok(Recipe { origin: Origin::Rule(rule.line()), exchange: &rule.exchange, chain, leads_on: rule.targets().next().is_some() })
 }
 
 fn by_audience(audience: &str) -> Result<Recipe<'static>, Refusal> {
     match audience {
-        POD_IDENTITY_AUDIENCE => Ok(Recipe { origin: Origin::Audience, exchange: &ExchangeTemplate::PodIdentity, chain: &[] }),
+        POD_IDENTITY_AUDIENCE => {
+            Ok(Recipe { origin: Origin::Audience, exchange: &ExchangeTemplate::PodIdentity, chain: &[], leads_on: false })
+        }
         WEB_IDENTITY_AUDIENCE => {
             let advice = "No rule of this node's policy gives this pod a role, and annotations of service accounts don't count \
                           here: ask the cluster's operator for a rule, or for --service-account-roles";

@@ -15,6 +15,8 @@ pub(super) struct Recipe<'a> {
     pub(super) origin: Origin,
     pub(super) exchange: &'a ExchangeTemplate,
     pub(super) chain: &'a [HopTemplate],
+    /// Whether the claimant has targets, which go on from the exchange's session.
+    pub(super) leads_on: bool,
 }
 
 /// What names it.
@@ -45,7 +47,8 @@ impl Recipe<'_> {
         let exchange = self.exchange.render(values).map_err(|why| self.unrendered(why))?;
         let chain = self.chain.iter().map(|hop| hop.render(values)).collect::<Result<_, _>>();
         let chain = chain.map_err(|why| self.unrendered(why))?;
-        Ok(Grant::new(Arc::clone(audience), target.map(Arc::from), exchange, chain))
+        let grant = Grant::new(Arc::clone(audience), target.map(Arc::from), exchange, chain);
+        Ok(if self.leads_on { grant.leading_on() } else { grant })
     }
 
     /// EKS Auth takes its own tokens only, and finds the association by the cluster's name.
