@@ -122,7 +122,7 @@ impl Developer {
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let failure = own_failure(error);
+        let failure = own_failure(error, self.clock.now());
         if let Failure::Misconfigured(cause) = &failure { self.unusable(cause) } else { failure }
     }
 

@@ -11,7 +11,7 @@ use crate::egress::aws::Aws;
 use crate::exchange::timed_out;
 use crate::limits::upstream::UpstreamBudget;
 use crate::observe::Context;
-use crate::observe::metrics::{CallResult, Operation};
+use crate::observe::metrics::Operation;
 
 /// Makes calls within the node's budget.
 #[derive(Debug)]
@@ -39,14 +39,6 @@ impl Calls {
     where
         C: Future<Output = Result<T, Failure>>,
     {
-        let _permit = self.budget.permit(order.urgency, order.deadline).await?;
-        let began = self.context.clock.now().mono;
-        let result = timeout_at(order.deadline, call).await.unwrap_or_else(|_| Err(timed_out()));
-        if let Err(Failure::Throttled { retry_after }) = &result {
-            self.budget.throttled(*retry_after);
-        }
-        let took = self.context.clock.now().mono.saturating_duration_since(began);
-        self.context.metrics.upstream.finished(operation, CallResult::from(&result), took);
-        result
+        self.budget.spend(operation, order.urgency, order.deadline, call).await
     }
 }

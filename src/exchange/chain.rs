@@ -13,6 +13,7 @@ use crate::base::clock::Now;
 use crate::domain::credential::{Provenance, Session};
 use crate::domain::mint::{Failure, Order};
 use crate::domain::policy::Hop;
+use crate::egress::fault::failure;
 use crate::exchange::answer::{Fault, Issued};
 use crate::exchange::fault;
 use crate::exchange::fault::advice::Link;
@@ -35,7 +36,7 @@ async fn attempt(sts: &Sts, client: &Client, link: &Link<'_>, caller: &Issued) -
         if fault::sts::refuses_session(&error) {
             caller.disown();
         }
-        fault::failure(&error, now, |answer| fault::sts::assume_role(answer, link))
+        failure(&error, now, |answer| fault::sts::assume_role(answer, link))
     })?;
     Ok(issued(answer, link, caller, now)?)
 }

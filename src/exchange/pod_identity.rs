@@ -19,6 +19,7 @@ use crate::domain::credential::Provenance;
 use crate::domain::identity::Subject;
 use crate::domain::mint::{Failure, Order};
 use crate::domain::policy::POD_IDENTITY_AUDIENCE;
+use crate::egress::fault::failure;
 use crate::exchange::Config;
 use crate::exchange::answer::{Fault, Issued, Keys, check, present};
 use crate::exchange::call::Calls;
@@ -59,7 +60,7 @@ impl PodIdentity {
         let request = client.assume_role_for_pod_identity().cluster_name(cluster);
         let answered = request.token(order.presented.token.expose()).send().await;
         let now = self.calls.context.clock.now();
-        let answer = answered.map_err(|error| fault::failure(&error, now, |answer| fault::eks_auth::meaning(answer, order)))?;
+        let answer = answered.map_err(|error| failure(&error, now, |answer| fault::eks_auth::meaning(answer, order)))?;
         Ok(issued(answer, &order.subject, now)?)
     }
 }

@@ -241,12 +241,12 @@ async fn a_node_without_credentials_is_misconfigured_and_calls_nobody() {
         let setup = Setup::new(&format!("http://{}", fake.address), https(&[]), SharedCredentialsProvider::new(source));
         async move { setup.exchanges.mint(order(verified(), Duration::from_secs(8))).await.unwrap_err() }
     };
-    let text = "no node credentials: no providers in chain provided credentials";
+    let text = "no credentials: no providers in chain provided credentials";
     assert_eq!(failure(Source::Empty).await, Failure::Misconfigured(text.into()));
-    let text = "no node credentials: an error occurred while loading credentials";
+    let text = "no credentials: an error occurred while loading credentials";
     assert_eq!(failure(Source::Failing).await, Failure::Misconfigured(text.into()));
     tokio::time::pause();
-    let text = "no node credentials: credentials provider timed out after 5 seconds";
+    let text = "no credentials: credentials provider timed out after 5 seconds";
     assert_eq!(failure(Source::Hanging).await, Failure::Misconfigured(text.into()));
     assert_eq!(fake.requests(), Vec::<String>::new());
 }

@@ -9,6 +9,7 @@ use crate::base::clock::Now;
 use crate::domain::credential::Provenance;
 use crate::domain::mint::{Failure, Order};
 use crate::domain::policy::WebIdentity;
+use crate::egress::fault::failure;
 use crate::exchange::answer::{Fault, Issued, check};
 use crate::exchange::fault;
 use crate::exchange::fault::advice::Trust;
@@ -32,8 +33,7 @@ async fn attempt(sts: &Sts, client: &Client, order: &Order, trust: &Trust<'_>) -
     let request = request.duration_seconds(seconds(trust.asked.duration)).set_policy_arns(policies(&trust.asked.policy_arns));
     let answered = request.send().await;
     let now = sts.calls.context.clock.now();
-    let answer =
-        answered.map_err(|error| fault::failure(&error, now, |answer| fault::sts::web_identity(answer, order, trust)))?;
+    let answer = answered.map_err(|error| failure(&error, now, |answer| fault::sts::web_identity(answer, order, trust)))?;
     Ok(issued(answer, trust, now)?)
 }
 

@@ -10,7 +10,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use tokio::sync::OnceCell;
 use tokio::time::timeout_at;
 
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Now};
 use crate::domain::mint::{Failure, Urgency};
 use crate::egress::EgressError;
 use crate::egress::aws::Aws;
@@ -40,7 +40,7 @@ impl Eks {
         let deadline = self.clock.now().mono + TIMEOUT;
         let late = |_| Failure::Unavailable("the node's region is not known yet".into());
         let client = timeout_at(deadline, self.client()).await.map_err(late)??;
-        let call = describe(client, cluster);
+        let call = self.describe(client, cluster);
         self.budget.spend(Operation::DescribeCluster, Urgency::Foreground, deadline, call).await
     }
 
@@ -48,17 +48,19 @@ impl Eks {
         let connect = async || Ok(Client::from_conf(Config::new(self.aws.config().await?)));
         self.client.get_or_try_init(connect).await.map_err(|error: EgressError| Failure::Misconfigured(error.to_string()))
     }
-}
 
-async fn describe(client: &Client, cluster: &str) -> Result<Arc<str>, Failure> {
-    let answer = client.describe_cluster().name(cluster).send().await.map_err(|error| failure(&error, cluster))?;
-    let identity = answer.cluster.and_then(|cluster| cluster.identity);
-    let issuer = identity.and_then(|identity| identity.oidc).and_then(|oidc| oidc.issuer).filter(|issuer| !issuer.is_empty());
-    issuer.map(Arc::from).ok_or_else(|| Failure::Bug("it names no OIDC issuer".into()))
+    async fn describe(&self, client: &Client, cluster: &str) -> Result<Arc<str>, Failure> {
+        let answered = client.describe_cluster().name(cluster).send().await;
+        let answer = answered.map_err(|error| failure(&error, cluster, self.clock.now()))?;
+        let identity = answer.cluster.and_then(|cluster| cluster.identity);
+        let issuer = identity.and_then(|identity| identity.oidc).and_then(|oidc| oidc.issuer);
+        let issuer = issuer.filter(|issuer| !issuer.is_empty());
+        issuer.map(Arc::from).ok_or_else(|| Failure::Bug("it names no OIDC issuer".into()))
+    }
 }
 
 /// What an operator has to mend is said where EKS's code tells it.
-fn failure<E>(error: &AwsError<E>, cluster: &str) -> Failure
+fn failure<E>(error: &AwsError<E>, cluster: &str, now: Now) -> Failure
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
@@ -69,9 +71,9 @@ where
         Some("ResourceNotFoundException") => {
             format!("the node's account and region have no cluster {cluster}: compare --cluster-name")
         }
-        _ => return own_failure(error),
+        _ => return own_failure(error, now),
     };
-    let failure = own_failure(error);
+    let failure = own_failure(error, now);
     let Failure::Misconfigured(cause) = &failure else { return failure };
     Failure::Misconfigured(format!("{advice} ({cause})"))
 }

@@ -1,7 +1,8 @@
 //! What EKS Auth's codes mean (API version 2023-11-26).
 
 use crate::domain::mint::{Failure, Order};
-use crate::exchange::fault::{Answer, Expired};
+use crate::egress::fault::Answer;
+use crate::exchange::fault::Expired;
 
 /// The action that the node's own role must allow. A refusal that names it is about the node and not about the pod.
 const ACTION: &str = "eks-auth:AssumeRoleForPodIdentity";

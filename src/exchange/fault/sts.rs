@@ -1,11 +1,13 @@
 //! What STS's codes mean (API version 2011-06-15). It refuses identity, role and parameters alike with 400 or 403, so the code
 //! alone decides.
 
-use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use crate::domain::mint::{Failure, Order};
+use crate::egress::fault::{Answer, AwsError};
+use crate::exchange::fault::Expired;
 use crate::exchange::fault::advice::{Link, Trust};
-use crate::exchange::fault::{Answer, Expired};
 
 /// Codes by which STS refuses the session that calls: it has ended, or is not known any more.
 const SESSION_REFUSED: [&str; 3] = ["ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId"];
@@ -43,6 +45,6 @@ fn issuer_unavailable(answer: &Answer<'_>) -> Failure {
 }
 
 /// Whether AWS refused the session that made the call, so that a new one is needed.
-pub(in crate::exchange) fn refuses_session<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+pub(in crate::exchange) fn refuses_session<E: ProvideErrorMetadata>(error: &AwsError<E>) -> bool {
     matches!(error, SdkError::ServiceError(fault) if fault.err().code().is_some_and(|code| SESSION_REFUSED.contains(&code)))
 }
