@@ -7,8 +7,8 @@
 //! # One request, as data
 //!
 //! ```text
-//! bytes ─► CredentialRequest ─► Caller ─► Grant ─► Credential ─► response
-//!        front              token     grants   cache ─► Mint ─► exchange
+//! bytes ─► Ask ─► Caller ─► Grant ─► Credential ─► response
+//!      front   token    grants     cache ─► Mint ─► exchange
 //! ```
 //!
 //! Each arrow is a function from the left type to the right one; no later step looks back at headers. Authority is a type: only

@@ -34,9 +34,9 @@ enum Command {
 struct CheckFlags {
     /// The file; - is standard input
     file: PathBuf,
-    /// What {cluster} stands for
-    #[arg(long, env = "CREDLET_CLUSTER_NAME", value_name = "NAME", default_value = "CLUSTER")]
-    cluster_name: String,
+    /// The --cluster-name of the agents that will read it; without it, what needs one is told but is no fault
+    #[arg(long, env = "CREDLET_CLUSTER_NAME", value_name = "NAME")]
+    cluster_name: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -78,9 +78,12 @@ pub(super) fn main(flags: &PolicyFlags) -> anyhow::Result<ExitCode> {
 }
 
 fn check(CheckFlags { file, cluster_name }: &CheckFlags) -> anyhow::Result<ExitCode> {
-    let Some(policy) = read(file, cluster_name)? else { return Ok(ExitCode::FAILURE) };
-    for warning in policy.warnings() {
-        writeln!(std::io::stderr(), "{}", told(file, &warning))?;
+    let text = text_of(file).with_context(|| file.display().to_string())?;
+    let Some(policy) = read(file, &text, cluster_name.as_deref().unwrap_or("CLUSTER"))? else { return Ok(ExitCode::FAILURE) };
+    let without_cluster = cluster_name.is_none().then(|| Policy::parse(&text, None).err()).flatten();
+    let needs_cluster = without_cluster.map(|faults| faults.0).unwrap_or_default();
+    for warning in policy.warnings().iter().chain(&needs_cluster) {
+        writeln!(std::io::stderr(), "{}", told(file, warning))?;
     }
     let targets: usize = policy.rules().iter().map(|rule| rule.targets().count()).sum();
     let rules = policy.rules().len();
@@ -91,7 +94,7 @@ fn check(CheckFlags { file, cluster_name }: &CheckFlags) -> anyhow::Result<ExitC
 fn explain(flags: &ExplainFlags) -> anyhow::Result<ExitCode> {
     let cluster = &flags.cluster_name;
     let policy = match &flags.file {
-        Some(file) => read(file, cluster)?,
+        Some(file) => read(file, &text_of(file).with_context(|| file.display().to_string())?, cluster)?,
         None => Some(Policy::without_rules(Some(cluster.as_str().into()))),
     };
     let Some(policy) = policy else { return Ok(ExitCode::FAILURE) };
@@ -100,10 +103,9 @@ fn explain(flags: &ExplainFlags) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The policy in `file`; `None` when it has faults, which are told.
-fn read(file: &Path, cluster: &str) -> anyhow::Result<Option<Policy>> {
-    let text = text_of(file).with_context(|| file.display().to_string())?;
-    let policy = Policy::parse(&text, Some(cluster.into()));
+/// The policy in `file`, which says `text`; `None` when it has faults, which are told.
+fn read(file: &Path, text: &str, cluster: &str) -> anyhow::Result<Option<Policy>> {
+    let policy = Policy::parse(text, Some(cluster.into()));
     let faults = match policy {
         Ok(policy) => return Ok(Some(policy)),
         Err(faults) => faults,

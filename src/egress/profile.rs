@@ -11,6 +11,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use crate::base::clock::{Clock, Now};
 use crate::base::secret::Secret;
@@ -19,6 +20,10 @@ use crate::egress::https::Https;
 
 /// A file that ends within a line is taken once nobody has written to it for so long.
 const STILL: Duration = Duration::from_secs(1);
+
+/// The longest that a profile may take to give its credentials (`credential_process`); below the limit of any source, so that the
+/// last good ones can take their place.
+const PARSE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Credentials that end sooner are loaded again, as the SDK's own cache does.
 const LEAST_LIFE: Duration = Duration::from_secs(10);
@@ -100,7 +105,8 @@ impl RotatedFile {
         if let Some(credentials) = held.known(&text, now) {
             return Ok(credentials);
         }
-        match self.parse(&text).await {
+        let late = |_| Err(CredentialsError::provider_timed_out(PARSE_LIMIT));
+        match timeout(PARSE_LIMIT, self.parse(&text)).await.unwrap_or_else(late) {
             Ok(credentials) => Ok(held.replace(credentials, text)),
             Err(error) => {
                 held.bad = Some(text);

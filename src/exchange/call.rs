@@ -39,6 +39,10 @@ impl Calls {
     where
         C: Future<Output = Result<T, Failure>>,
     {
-        self.budget.spend(operation, order.urgency, order.deadline, call).await
+        let result = self.budget.spend(operation, order.urgency, order.deadline, call).await;
+        if let Err(Failure::Throttled { retry_after }) = &result {
+            self.budget.throttled(*retry_after);
+        }
+        result
     }
 }

@@ -106,8 +106,12 @@ impl PolicyFile {
         if self.seen == self.read || self.seen != earlier {
             return None;
         }
-        self.read.clone_from(&self.seen);
         let content = read(&self.path);
+        if Stamp::of(&self.path) != self.seen {
+            // It was written while it was read: what was read is no file that anybody wrote.
+            return None;
+        }
+        self.read.clone_from(&self.seen);
         if content == self.content {
             return None;
         }

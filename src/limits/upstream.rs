@@ -128,7 +128,8 @@ impl UpstreamBudget {
         }
     }
 
-    /// Makes `call` once there is a permit for it, counts it, and hears it when AWS asks for fewer.
+    /// Makes `call` once there is a permit for it, and counts it. Whether AWS asks for fewer of these calls or of all, the caller
+    /// knows.
     ///
     /// # Errors
     /// As [`UpstreamBudget::permit`], or those of `call`; `Unavailable` when it takes longer than until `deadline`.
@@ -141,9 +142,6 @@ impl UpstreamBudget {
         let began = clock.now().mono;
         let timed_out = |_| Err(Failure::Unavailable("timed out".into()));
         let result = tokio::time::timeout_at(deadline, call).await.unwrap_or_else(timed_out);
-        if let Err(Failure::Throttled { retry_after }) = &result {
-            self.throttled(*retry_after);
-        }
         let took = clock.now().mono.saturating_duration_since(began);
         metrics.upstream.finished(operation, CallResult::from(&result), took);
         result

@@ -201,6 +201,10 @@ impl Keyring {
         }
     }
 
+    pub(super) fn now(&self) -> Now {
+        self.shared.context.clock.now()
+    }
+
     /// Completes when the process is told to end.
     pub(super) fn shutting_down(&self) -> impl Future<Output = ()> + Send + use<> {
         self.shared.context.tasks.shutting_down()

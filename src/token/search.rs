@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use crate::token::config::{IssuerConfig, KeySource, Place};
 use crate::token::keyring::{Keyring, LONGEST_BACKOFF, Poll, backoff};
@@ -17,6 +17,14 @@ use crate::token::source::{Fetcher, discovery_url};
 /// Between attempts that ask EKS, at most: its calls are few for a whole account, and ten thousand nodes that lack the permission
 /// must not use them up.
 const LONGEST_BACKOFF_OF_EKS: Duration = Duration::from_secs(600);
+
+/// A place that is asked, again and again until one of them answers.
+struct Attempts<'a> {
+    place: &'a Place,
+    failures: u32,
+    due: Instant,
+    error: String,
+}
 
 /// A search for an issuer. Until it has failed or ended, requests wait.
 #[derive(Debug)]
@@ -47,30 +55,34 @@ impl Search {
         self.found(&issuer, &fetcher);
     }
 
+    /// The issuer by the first place that names it. Each is asked at its own pace, so that one which must be spared does not make
+    /// the other late.
     async fn find(&self, fetcher: &Fetcher) -> Arc<str> {
-        let asks_eks = self.places.iter().any(|place| matches!(place, Place::Eks(_)));
-        let longest = if asks_eks { LONGEST_BACKOFF_OF_EKS } else { LONGEST_BACKOFF };
-        let mut failures = 0;
+        let begun = self.keyring.now().mono;
+        let attempts = |place| Attempts { place, failures: 0, due: begun, error: String::new() };
+        let mut all: Vec<Attempts<'_>> = self.places.iter().map(attempts).collect();
         loop {
-            match self.ask(fetcher).await {
-                Ok(issuer) => return issuer,
-                Err(error) => self.failed(&error),
+            for attempts in &mut all {
+                if attempts.due > self.keyring.now().mono {
+                    continue;
+                }
+                match self.ask(attempts.place, fetcher).await {
+                    Ok(issuer) => return issuer,
+                    Err(error) => attempts.failed(error, self.keyring.now().mono),
+                }
             }
-            failures += 1;
-            sleep(backoff(failures, longest)).await;
+            self.failed(&all.iter().map(|attempts| attempts.error.as_str()).collect::<Vec<_>>().join("; "));
+            let due = all.iter().map(|attempts| attempts.due).min().unwrap_or(begun);
+            sleep_until(due).await;
         }
     }
 
-    /// The issuer by the first place that names it, or the errors of all.
-    async fn ask(&self, fetcher: &Fetcher) -> Result<Arc<str>, String> {
-        let mut errors = Vec::new();
-        for place in &self.places {
-            match fetcher.issuer_at(place).await {
-                Ok(issuer) => return Ok(issuer),
-                Err(error) => errors.push(error.to_string()),
-            }
+    async fn ask(&self, place: &Place, fetcher: &Fetcher) -> Result<Arc<str>, String> {
+        let issuer = fetcher.issuer_at(place).await.map_err(|error| error.to_string())?;
+        if self.sources_of(&issuer).is_empty() {
+            return Err(format!("no key source is known for issuer {issuer}"));
         }
-        Err(errors.join("; "))
+        Ok(issuer)
     }
 
     /// This attempt has failed; the search goes on. That is logged once, not at each attempt.
@@ -83,7 +95,7 @@ impl Search {
     /// The first source takes the place of the search.
     fn found(self, issuer: &Arc<str>, fetcher: &Arc<Fetcher>) {
         let sources = self.sources_of(issuer);
-        let Some((first, others)) = sources.split_first() else { return self.failed("the issuer has no key source") };
+        let Some((first, others)) = sources.split_first() else { return };
         tracing::info!(issuer = &**issuer, "the issuer has been found");
         self.keyring.update(|keys, now| keys.found(self.id, Arc::clone(issuer), first.label(issuer), now.mono));
         let first = Poll { id: self.id, issuer: Arc::clone(issuer), source: first.clone() };
@@ -102,7 +114,22 @@ impl Search {
     }
 }
 
+impl Attempts<'_> {
+    fn failed(&mut self, error: String, now: Instant) {
+        self.failures += 1;
+        self.due = now + backoff(self.failures, self.place.longest_backoff());
+        self.error = error;
+    }
+}
+
 impl Place {
+    fn longest_backoff(&self) -> Duration {
+        match self {
+            Self::ApiServer(_) => LONGEST_BACKOFF,
+            Self::Eks(_) => LONGEST_BACKOFF_OF_EKS,
+        }
+    }
+
     /// How status and logs call it.
     fn label(&self) -> String {
         match self {

@@ -174,8 +174,20 @@ async fn what_eks_answers_is_told_as_what_to_do() {
         let error = bench.error().await;
         assert!(error.starts_with("eks:DescribeCluster: ") && error.contains(text), "{error}");
         assert!(bench.counted(result), "{answer:?}");
-        assert_eq!(bench.access.budget.rate() < 5.0, result == "throttled", "{answer:?}");
+        assert_eq!(bench.access.budget.closed_for(), None, "what holds for this look-up is nothing to pods: {answer:?}");
     }
+}
+
+#[test]
+fn each_place_is_asked_at_its_own_pace() {
+    let now = Clock::System.now().mono;
+    let wait = |place: &Place| {
+        let mut attempts = Attempts { place, failures: 0, due: now, error: String::new() };
+        (0..20).for_each(|_| attempts.failed("no".into(), now));
+        attempts.due - now
+    };
+    assert!(wait(&Place::ApiServer(nobody())) <= LONGEST_BACKOFF);
+    assert!(wait(&Place::Eks("demo".into())) >= LONGEST_BACKOFF_OF_EKS / 2);
 }
 
 #[tokio::test]

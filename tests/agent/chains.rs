@@ -1,6 +1,7 @@
 //! Roles of other accounts: what calls a chain makes, how often, and with whose credentials.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use credlet::domain::policy::WEB_IDENTITY_AUDIENCE;
@@ -105,8 +106,8 @@ fn long() -> PodSpec {
     PodSpec::new("a-namespace-with-a-rather-long-name", "a-service-account-with-an-even-longer-name", "a-pod-with-a-long-name-0")
 }
 
-/// An agent with the rules above, of a cloud with the roles.
-fn setup(folder: &std::path::Path, cloud: &Cloud) -> Setup {
+/// Puts the roles of the rules above into `cloud`, and the rules into a file.
+pub(crate) fn put_roles(folder: &Path, cloud: &Cloud) -> PathBuf {
     cloud.put_provider("111111111111", cloud.issuer(), &[WEB_IDENTITY_AUDIENCE]);
     let provider = cloud.issuer().trim_start_matches("http://").to_owned();
     let federated = format!(
@@ -118,6 +119,12 @@ fn setup(folder: &std::path::Path, cloud: &Cloud) -> Setup {
     cloud.put_role(Role::new("arn:aws:iam::222222222222:role/untagged", &trust(base, r#""sts:AssumeRole""#)).unwrap());
     let policy = folder.join("policy.yaml");
     std::fs::write(&policy, STABLE).unwrap();
+    policy
+}
+
+/// An agent with the rules above, of a cloud with the roles.
+fn setup(folder: &Path, cloud: &Cloud) -> Setup {
+    let policy = put_roles(folder, cloud);
     Setup::on_loopback(folder).unwrap().of(cloud).flag("policy", policy.display())
 }
 

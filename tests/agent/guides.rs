@@ -50,6 +50,12 @@ async fn outside_eks() {
     keep("outside-eks.md", &[("shop/web", WEB_IDENTITY_AUDIENCE, "", role)]).await;
 }
 
+/// Once the role has moved from the annotation into the policy file; annotations are for a real API server to show.
+#[tokio::test]
+async fn irsa() {
+    keep("irsa.md", &[("shop/web", WEB_IDENTITY_AUDIENCE, "", "arn:aws:sts::111111111111:assumed-role/web/shop.web")]).await;
+}
+
 #[tokio::test]
 async fn pod_identity() {
     let role = "arn:aws:sts::111122223333:assumed-role/s3-reader/eks-demo-pod-";

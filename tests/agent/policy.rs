@@ -51,7 +51,7 @@ fn text(output: Output) -> (i32, String, String) {
 
 async fn check_standard_input(input: &[u8]) -> (i32, String, String) {
     let mut command = credlet("policy");
-    command.args(["check", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(["check", "-", "--cluster-name=demo"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = command.spawn().unwrap();
     process.stdin.take().unwrap().write_all(input).await.unwrap();
     text(process.wait_with_output().await.unwrap())
@@ -65,8 +65,12 @@ async fn check_tells_every_fault_with_its_place() {
     std::fs::write(&bad, FAULTY).unwrap();
     let (good, bad) = (good.to_str().unwrap(), bad.to_str().unwrap());
 
+    let fine = format!("{good}: no faults: rules: 3, targets: 1\n");
+    let (status, out, err) = run(&["check", good, "--cluster-name=demo"], &[]).await;
+    assert_eq!((status, &out, &*err), (0, &fine, ""));
     let (status, out, err) = run(&["check", good], &[]).await;
-    assert_eq!((status, out, err), (0, format!("{good}: no faults: rules: 3, targets: 1\n"), String::new()));
+    assert_eq!((status, out, err.lines().count()), (0, fine, 3));
+    assert!(err.starts_with(&format!("{good}:3: rules[0].exchange: pod-identity needs the cluster's name")), "{err}");
     let (status, out, _) = run(&["check", bad], &[]).await;
     let places: Vec<&str> = out.lines().map(|line| line.strip_prefix(bad).unwrap()).collect();
     assert_eq!((status, places.len()), (1, 3), "{out}");

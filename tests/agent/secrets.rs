@@ -3,32 +3,66 @@
 
 use std::time::Duration;
 
+use credlet::domain::policy::WEB_IDENTITY_AUDIENCE;
 use credlet::sim::fault::Fault;
 use credlet::sim::script::{Behaviour, Operation};
 
+use crate::chains;
+use crate::harness::http::Answer;
 use crate::harness::setup::credlet;
-use crate::world::{World, pod};
+use crate::world::{World, cloud, pod};
 
 #[tokio::test]
 async fn secrets_are_in_answers_to_their_owners_only() {
     for format in ["json", "text"] {
         let world = World::with(|setup| setup.flag("verbosity", "trace").flag("log-format", format)).await;
         let (secrets, errors) = live(&world).await;
-        let outputs = [
-            ("log", world.agent.log()),
-            ("status", world.agent.status().await.unwrap().to_string()),
-            ("status table", table(&world).await),
-            ("metrics", world.agent.scrape().await.unwrap().body),
-            ("readiness", world.agent.probe("/readyz").await.unwrap().body),
-            ("errors", errors),
-        ];
-        assert!(world.agent.log().lines().count() > 20, "trace says something");
-        for (name, output) in &outputs {
-            assert!(!output.is_empty(), "{name}");
-            for secret in &secrets {
-                assert!(!output.contains(secret.as_str()), "{secret} in {name}:\n{output}");
-            }
+        ensure_hidden(&world, &secrets, errors).await;
+    }
+}
+
+/// The session that is served by default leads on to the target, so its secrets are those of a session in between as well.
+#[tokio::test]
+async fn so_are_those_of_web_identity_and_chains() {
+    let (folder, cloud) = (tempfile::tempdir().unwrap(), cloud().await);
+    let policy = chains::put_roles(folder.path(), &cloud);
+    let mut world = World::begin(cloud, |setup| setup.flag("verbosity", "trace").flag("policy", policy.display())).await;
+    world.agent.become_ready().await.unwrap();
+    let (mut secrets, mut errors) = (Vec::new(), String::new());
+    for path in ["", "/plain", "/untagged", "/nobody"] {
+        let token = world.cloud.keys().token(&pod("app-0"), WEB_IDENTITY_AUDIENCE, Duration::from_secs(3600));
+        let answer = world.agent.get(&format!("/v1/credentials{path}"), &[("authorization", &token)]).await.unwrap();
+        secrets.push(token);
+        take(&answer, &mut secrets, &mut errors);
+    }
+    assert_eq!(secrets.len(), 4 + 2 * 2, "{errors}");
+    ensure_hidden(&world, &secrets, errors).await;
+}
+
+async fn ensure_hidden(world: &World, secrets: &[String], errors: String) {
+    let outputs = [
+        ("log", world.agent.log()),
+        ("status", world.agent.status().await.unwrap().to_string()),
+        ("status table", table(world).await),
+        ("metrics", world.agent.scrape().await.unwrap().body),
+        ("readiness", world.agent.probe("/readyz").await.unwrap().body),
+        ("errors", errors),
+    ];
+    assert!(world.agent.log().lines().count() > 10, "trace says something");
+    for (name, output) in &outputs {
+        assert!(!output.is_empty(), "{name}");
+        for secret in secrets {
+            assert!(!output.contains(secret.as_str()), "{secret} in {name}:\n{output}");
         }
+    }
+}
+
+/// The secrets of an answer, or all that it says when it is a refusal.
+fn take(answer: &Answer, secrets: &mut Vec<String>, errors: &mut String) {
+    let member = |name: &str| answer.json()[name].as_str().map(str::to_owned);
+    match (member("SecretAccessKey"), member("Token")) {
+        (Some(key), Some(session)) => secrets.extend([key, session]),
+        _ => *errors += &answer.body,
     }
 }
 
@@ -58,11 +92,7 @@ async fn live(world: &World) -> (Vec<String>, String) {
     }
     for token in tokens {
         let answer = world.agent.ask(&token).await.unwrap();
-        let member = |name: &str| answer.json()[name].as_str().map(str::to_owned);
-        match (member("SecretAccessKey"), member("Token")) {
-            (Some(key), Some(session)) => secrets.extend([key, session]),
-            _ => errors += &answer.body,
-        }
+        take(&answer, &mut secrets, &mut errors);
         // A signature is what makes a token one; its other parts are no more than names.
         secrets.push(token.rsplit('.').next().unwrap().to_owned());
         secrets.push(token);
