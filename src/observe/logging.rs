@@ -32,7 +32,8 @@ pub struct Config {
 /// A subscriber that writes to `writer`.
 ///
 /// Foreign crates are held to `warn` unless the level is `debug` or finer, where they are held to `info`: at their own debug
-/// level HTTP libraries print headers, and with them bearer tokens.
+/// level HTTP libraries print headers, and with them bearer tokens. kube's client is held to nothing: it calls an error what its
+/// callers handle, and tell themselves.
 pub fn subscriber<W>(config: Config, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'w> MakeWriter<'w> + Clone + Send + Sync + 'static,
@@ -57,7 +58,8 @@ pub fn init(config: Config) -> Result<(), tracing::subscriber::SetGlobalDefaultE
 
 fn lines_of(level: LevelFilter) -> Targets {
     let foreign = if level >= LevelFilter::DEBUG { LevelFilter::INFO } else { level.min(LevelFilter::WARN) };
-    Targets::new().with_default(foreign).with_target("credlet", level).with_target(audit::TARGET, LevelFilter::OFF)
+    let silent = ["kube_client", audit::TARGET].map(|target| (target, LevelFilter::OFF));
+    Targets::new().with_default(foreign).with_target("credlet", level).with_targets(silent)
 }
 
 fn audit_only() -> Targets {
@@ -105,9 +107,10 @@ mod tests {
     }
 
     #[test]
-    fn foreign_crates_never_reach_the_log_at_debug() {
+    fn foreign_crates_never_reach_the_log_at_debug_and_kubes_client_never_does() {
         let lines = written(Config { level: LevelFilter::TRACE, format: Format::Json }, || {
             tracing::debug!(target: "hyper::proto", "headers");
+            tracing::error!(target: "kube_client::client::builder", "failed");
             tracing::trace!(target: "credlet::x", "own");
         });
         assert_eq!(lines.len(), 1);

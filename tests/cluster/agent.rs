@@ -6,39 +6,51 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use credlet::domain::identity::TokenDigest;
-use credlet::sim::cloud::Cloud;
 use serde_json::{Value, json};
 
-use crate::cloud;
+use crate::cloud::Aws;
 use crate::cluster::{Cluster, printed};
 use crate::harness::http::Answer;
 use crate::harness::setup::REGION;
 use crate::lab::Node;
 use crate::pod::{self, CREDENTIALS_URL, CURL, Pod};
 
+/// The rights of its service account, as they are shipped.
+const RBAC: &str = "daemonset/rbac/service-account-roles.yaml";
 const NAMESPACE: &str = "kube-system";
+/// Its service account, by RBAC.
+pub(crate) const USER: &str = "system:serviceaccount:kube-system:credlet";
 const CREDLET: &str = "/credlet";
+
+/// Where the `ConfigMap` of its policy is mounted.
+const POLICY_FOLDER: &str = "/etc/credlet";
+const POLICY_MAP: &str = "credlet-policy";
 
 /// How often its log is read for a line, each time by a new kubectl.
 const AUDIT_LOOKS: usize = 20;
 
 /// An agent that serves its node.
 pub(crate) struct Agent {
-    pub(crate) cloud: Arc<Cloud>,
+    pub(crate) aws: Aws,
     pub(crate) pod: Pod,
     node: Node,
 }
 
 impl Agent {
-    /// Makes link and addresses, the cloud, and the agent, which is ready when this returns.
-    pub(crate) async fn start(cluster: &Arc<Cluster>, node: &Node) -> anyhow::Result<Self> {
+    /// Makes link and addresses, the cloud, and the agent with these flags more, which is ready when this returns.
+    pub(crate) async fn start(cluster: &Arc<Cluster>, node: &Node, flags: &[&str]) -> anyhow::Result<Self> {
         add_link(node).await?;
-        let cloud = cloud::start(node).await?;
-        let issuer = issuer(cluster).await?;
         let keys = cluster.kubectl(&["get", "--raw=/openid/v1/jwks"]).await?;
-        cloud.trust_issuer(&issuer, keys.as_bytes()).map_err(anyhow::Error::msg)?;
-        let pod = cluster.run(&manifest(node, &cloud)).await?;
-        Ok(Self { cloud, pod, node: node.clone() })
+        let aws = Aws::start(node, issuer(cluster).await?, &keys).await?;
+        let pod = cluster.run(&manifest(node, &aws, flags)).await?;
+        Ok(Self { aws, pod, node: node.clone() })
+    }
+
+    /// A sample of its metrics.
+    pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let metrics = self.curl(&["http://127.0.0.1:2705/metrics"]).await?.body;
+        let sample = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(sample.with_context(|| format!("no {name}"))?.parse()?)
     }
 
     /// What `credlet status --json` prints.
@@ -49,6 +61,12 @@ impl Agent {
     /// The audit line of the session with this access key.
     pub(crate) async fn issued(&self, access_key_id: &str) -> anyhow::Result<Value> {
         self.audit(|line| line["access_key_id"] == access_key_id).await
+    }
+
+    /// The audit line of the last refusal of a pod.
+    pub(crate) async fn refused_pod(&self, pod: &Pod) -> anyhow::Result<Value> {
+        let is_of = |line: &Value| line["namespace"] == *pod.namespace && line["pod_name"] == *pod.name;
+        self.audit(|line| line["outcome"] == "refused" && is_of(line)).await
     }
 
     /// The audit line of the refusal of a token that proved nothing.
@@ -74,16 +92,33 @@ impl Agent {
     pub(crate) fn calls(&self, namespace: &str) -> usize {
         let prefix = format!("system:serviceaccount:{namespace}:");
         let is_of = |subject: &Option<String>| subject.as_ref().is_some_and(|subject| subject.starts_with(&prefix));
-        self.cloud.calls().iter().filter(|call| is_of(&call.subject)).count()
+        self.aws.cloud.calls().iter().filter(|call| is_of(&call.subject)).count()
     }
 
     /// Its answer to a process of the node itself, for which no API server is needed.
     pub(crate) async fn ask(&self, token: &str) -> anyhow::Result<Answer> {
+        self.curl(&["--header", &format!("Authorization: {token}"), CREDENTIALS_URL]).await
+    }
+
+    async fn curl(&self, words: &[&str]) -> anyhow::Result<Answer> {
         let [curl, flags @ ..] = CURL;
         let mut command = self.node.command(curl);
-        command.args(flags).args(["--header", &format!("Authorization: {token}"), CREDENTIALS_URL]);
+        command.args(flags).args(words);
         pod::answer(&printed(command.output().await?)?)
     }
+}
+
+/// Makes what agents need before they start: their service account with its rights, and a policy without rules.
+pub(crate) async fn prepare(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.apply_file(RBAC).await?;
+    put_policy(cluster, "rules: []").await
+}
+
+/// Changes the policy, as an operator does.
+pub(crate) async fn put_policy(cluster: &Cluster, text: &str) -> anyhow::Result<()> {
+    let metadata = json!({ "namespace": NAMESPACE, "name": POLICY_MAP });
+    let data = json!({ "policy.yaml": text });
+    cluster.apply(&json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data })).await
 }
 
 /// The `iss` of the cluster's tokens.
@@ -104,18 +139,22 @@ async fn add_link(node: &Node) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn manifest(node: &Node, cloud: &Cloud) -> Value {
-    let (access_key_id, secret) = cloud.node_credentials();
+fn manifest(node: &Node, aws: &Aws, flags: &[&str]) -> Value {
+    let (access_key_id, secret) = aws.cloud.node_credentials();
     let mut pod = pod::sleeping(NAMESPACE, &format!("credlet-{}", node.name));
     pod["metadata"]["labels"] = json!({ "app.kubernetes.io/name": "credlet" });
     pod["spec"]["nodeName"] = json!(node.name);
     pod["spec"]["hostNetwork"] = json!(true);
-    let endpoint = format!("--endpoint={}", cloud.eks_auth_url());
+    pod["spec"]["serviceAccountName"] = json!("credlet");
+    let endpoint = format!("--endpoint={}", aws.cloud.eks_auth_url());
+    let policy = format!("--policy={POLICY_FOLDER}/policy.yaml");
     let container = &mut pod["spec"]["containers"][0];
-    container["command"] = json!([CREDLET, "server", "--cluster-name=demo", endpoint]);
+    let command = [CREDLET, "server", "--cluster-name=demo", "--service-account-roles", &endpoint, &policy];
+    container["command"] = json!([&command, flags].concat());
     container["env"] = json!([
         { "name": "NODE_NAME", "valueFrom": { "fieldRef": { "fieldPath": "spec.nodeName" } } },
         { "name": "AWS_REGION", "value": REGION },
+        { "name": "AWS_ENDPOINT_URL_STS", "value": aws.cloud.sts_url() },
         { "name": "AWS_ACCESS_KEY_ID", "value": access_key_id },
         { "name": "AWS_SECRET_ACCESS_KEY", "value": secret.expose() },
     ]);
@@ -131,6 +170,9 @@ fn manifest(node: &Node, cloud: &Cloud) -> Value {
     pod::push(&mut container["volumeMounts"], json!({ "name": "run", "mountPath": "/run/credlet" }));
     pod::push(&mut pod["spec"]["volumes"], json!({ "name": "credlet", "hostPath": { "path": binary, "type": "File" } }));
     pod::push(&mut pod["spec"]["volumes"], json!({ "name": "run", "emptyDir": {} }));
+    let mount = json!({ "name": "policy", "mountPath": POLICY_FOLDER, "readOnly": true });
+    pod::push(&mut pod["spec"]["containers"][0]["volumeMounts"], mount);
+    pod::push(&mut pod["spec"]["volumes"], json!({ "name": "policy", "configMap": { "name": POLICY_MAP } }));
     // The system's roots, which an image of credlet brings along.
     pod::with_folder(pod, "roots", "/etc/ssl")
 }

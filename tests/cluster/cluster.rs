@@ -103,6 +103,12 @@ impl Cluster {
         self.apply(&json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata })).await
     }
 
+    /// Sets annotations `KEY=VALUE` of a service account, and removes those given as `KEY-`.
+    pub(crate) async fn annotate(&self, namespace: &str, account: &str, annotations: &[&str]) -> anyhow::Result<()> {
+        let (namespace, account) = (format!("--namespace={namespace}"), format!("serviceaccount/{account}"));
+        self.kubectl(&[&["annotate", "--overwrite", &namespace, &account], annotations].concat()).await.map(drop)
+    }
+
     /// Makes the pod of this manifest and waits until it is ready.
     pub(crate) async fn run(self: &Arc<Self>, manifest: &Value) -> anyhow::Result<Pod> {
         self.apply(manifest).await?;

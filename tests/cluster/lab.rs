@@ -1,5 +1,6 @@
 //! The process that holds the cluster (`lab/`): it lives as long as its input, and says where things are.
 
+use std::net::IpAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub(crate) struct Node {
     pub(crate) name: String,
     /// Of its first process.
     pub(crate) pid: u32,
+    /// At which its own pods reach it.
+    pub(crate) address: IpAddr,
 }
 
 impl Node {

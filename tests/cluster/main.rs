@@ -15,6 +15,8 @@ mod harness;
 #[cfg(test)]
 mod agent;
 #[cfg(test)]
+mod annotations;
+#[cfg(test)]
 mod cloud;
 #[cfg(test)]
 mod cluster;
@@ -26,6 +28,8 @@ mod lab;
 mod outage;
 #[cfg(test)]
 mod pod;
+#[cfg(test)]
+mod policy;
 #[cfg(test)]
 mod proof;
 #[cfg(test)]
@@ -60,6 +64,14 @@ fn main() -> anyhow::Result<ExitCode> {
 
 fn trials(trials: &Trials) -> Vec<Trial> {
     vec![
+        // The longest first.
+        trials.beside_others("annotations::a_changed_role_counts_within_a_minute_and_so_does_its_removal", annotations::changes),
+        trials.beside_others("policy::a_changed_policy_counts_and_a_faulty_one_does_not", policy::changes),
+        trials.beside_others("annotations::the_agent_may_read_a_service_account_and_nothing_else", annotations::rights),
+        trials.beside_others("annotations::an_injected_pod_gets_the_role_of_its_service_account", annotations::own_role),
+        trials.beside_others("annotations::a_target_role_is_reached_through_the_role", annotations::chain),
+        trials
+            .beside_others("annotations::a_role_that_trusts_anybody_is_its_own_service_accounts_only", annotations::others_role),
         trials.beside_others("proof::a_pod_gets_the_credentials_of_its_service_account", proof::own_credentials),
         trials.beside_others("proof::boto3_in_a_pod_gets_credentials", proof::boto3),
         trials.beside_others("proof::keys_are_those_of_the_api_server", proof::key_source),

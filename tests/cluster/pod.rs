@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use credlet::domain::policy::POD_IDENTITY_AUDIENCE;
 use hyper::HeaderMap;
+use hyper::header::{HeaderValue, RETRY_AFTER};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, printed};
@@ -18,7 +19,12 @@ pub(crate) const IMAGE: &str = "credlet.test/machine:1";
 pub(crate) const CREDENTIALS_URL: &str = "http://169.254.170.23/v1/credentials";
 
 /// What [`answer`] reads.
-pub(crate) const CURL: [&str; 7] = ["curl", "--silent", "--show-error", "--max-time", "10", "--write-out", "\n%{http_code}"];
+pub(crate) const CURL: [&str; 7] =
+    ["curl", "--silent", "--show-error", "--max-time", "10", "--write-out", "\n%{http_code} %header{retry-after}"];
+
+/// A shell's command whose arguments are [`CURL`]: it sends what an SDK would, by the two variables of the container.
+const ASK: &str =
+    r#""$@" --header "Authorization: $(cat "$AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")" "$AWS_CONTAINER_CREDENTIALS_FULL_URI""#;
 
 /// Where EKS mounts the token.
 const TOKEN_FOLDER: &str = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount";
@@ -58,6 +64,26 @@ pub(crate) fn with_identity(namespace: &str, name: &str, service_account: &str) 
     let volume = json!({ "name": "token", "projected": { "sources": [{ "serviceAccountToken": source }] } });
     push(&mut pod["spec"]["volumes"], volume);
     pod
+}
+
+/// A pod of a service account that asks the admission policy for what web identity takes.
+pub(crate) fn by_web_identity(namespace: &str, name: &str, service_account: &str) -> Value {
+    let mut pod = sleeping(namespace, name);
+    pod["metadata"]["labels"] = json!({ "credlet.io/inject": "web-identity" });
+    pod["spec"]["serviceAccountName"] = json!(service_account);
+    pod
+}
+
+/// The same that asks credlet once a second from its start on: [`Pod::answers`] are what it got.
+pub(crate) fn asking(mut pod: Value) -> Value {
+    let script = format!(r#"while :; do {ASK} | tr "\n" "\t"; echo; sleep 1; done"#);
+    pod["spec"]["containers"][0]["command"] = json!([&["sh", "-c", &script, "sh"], &CURL[..]].concat());
+    pod
+}
+
+/// The same with Python and boto3.
+pub(crate) fn with_python(pod: Value, cluster: &Cluster) -> Value {
+    with_folder(pod, "python", cluster.python())
 }
 
 /// The same with a folder of this machine at the same path in its container, for reading.
@@ -126,14 +152,46 @@ impl Pod {
 
     /// The token that is projected for credlet.
     pub(crate) async fn token(&self) -> anyhow::Result<String> {
-        self.exec(&["cat", TOKEN_FILE]).await
+        self.exec(&["sh", "-c", r#"exec cat "$AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE""#]).await
     }
 
     /// The answer to what an SDK would send, by the two variables of the container.
     pub(crate) async fn ask(&self) -> anyhow::Result<Answer> {
-        let token = r#"--header "Authorization: $(cat "$AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")""#;
-        let script = format!(r#"exec "$@" {token} "$AWS_CONTAINER_CREDENTIALS_FULL_URI""#);
-        answer(&self.exec(&[&["sh", "-c", &script, "sh"], &CURL[..]].concat()).await?)
+        self.ask_at("").await
+    }
+
+    /// The same with more at the end of the URL, and of curl's arguments.
+    pub(crate) async fn ask_at(&self, end: &str) -> anyhow::Result<Answer> {
+        answer(&self.exec(&[&["sh", "-c", &format!("{ASK}{end}"), "sh"], &CURL[..]].concat()).await?)
+    }
+
+    /// What a pod that is [`asking`] has got so far.
+    pub(crate) async fn answers(&self) -> anyhow::Result<Vec<Answer>> {
+        let log = self.logs().await?;
+        // What is not whole yet has no end of line.
+        let lines = log.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        lines.map(|line| answer(&line.replacen('\t', "\n", 1))).collect()
+    }
+
+    /// Those from the first one on that bore credentials.
+    pub(crate) async fn answers_since_served(&self) -> anyhow::Result<Vec<Answer>> {
+        Ok(self.answers().await?.into_iter().skip_while(|answer| answer.status != 200).collect())
+    }
+
+    /// Waits until a pod that is [`asking`] gets credentials of a role of that account.
+    pub(crate) async fn is_served_in(&self, account: &str) -> anyhow::Result<()> {
+        let is_served = async || Ok(self.last_answer().await?.json()["AccountId"] == account);
+        self.cluster.wait_until(&format!("credentials of {account}"), is_served).await
+    }
+
+    /// The last of them.
+    pub(crate) async fn last_answer(&self) -> anyhow::Result<Answer> {
+        self.answers().await?.pop().context("nothing asked yet")
+    }
+
+    /// What a Python program prints in a pod [`with_python`].
+    pub(crate) async fn python(&self, program: &str) -> anyhow::Result<String> {
+        self.exec(&[&format!("{}/bin/python", self.cluster.python()), "-c", program]).await
     }
 
     /// The answer to a request with any token.
@@ -148,8 +206,11 @@ impl Pod {
     }
 }
 
-/// curl's output, whose last line is the status.
+/// curl's output, whose last line is the status and when to come again.
 pub(crate) fn answer(output: &str) -> anyhow::Result<Answer> {
-    let (body, status) = output.rsplit_once('\n').context("no status")?;
-    Ok(Answer { status: status.parse()?, headers: HeaderMap::new(), body: body.to_owned() })
+    let (body, head) = output.rsplit_once('\n').context("no status")?;
+    let (status, retry_after) = head.split_once(' ').context("no status")?;
+    let mut headers = HeaderMap::new();
+    headers.insert(RETRY_AFTER, HeaderValue::from_str(retry_after)?);
+    Ok(Answer { status: status.parse()?, headers, body: body.to_owned() })
 }

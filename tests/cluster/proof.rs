@@ -45,12 +45,10 @@ pub(crate) async fn own_credentials(world: Arc<World>) -> anyhow::Result<()> {
 
 pub(crate) async fn boto3(world: Arc<World>) -> anyhow::Result<()> {
     world.cluster.namespace("boto3").await?;
-    let mut manifest = pod::with_identity("boto3", "app-0", "default");
-    manifest = pod::with_folder(manifest, "python", world.cluster.python());
+    let manifest = pod::with_python(pod::with_identity("boto3", "app-0", "default"), &world.cluster);
     let pod = world.cluster.run(&manifest).await?;
     let program = "import boto3; print(boto3.session.Session().get_credentials().get_frozen_credentials().access_key, end='')";
-    let python = format!("{}/bin/python", world.cluster.python());
-    let access_key_id = pod.exec(&[&python, "-c", program]).await?;
+    let access_key_id = pod.python(program).await?;
     let session = world.agent.issued(&access_key_id).await?;
     ensure!(session["namespace"] == "boto3" && session["pod_name"] == "app-0", "{session}");
     Ok(())

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use anyhow::bail;
 use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
-use crate::agent::Agent;
+use crate::agent::{self, Agent};
 use crate::cluster::Cluster;
 use crate::injection;
+
+const OFTEN: &str = "--max-credential-retention-before-renewal=20s";
 
 /// A cluster in which credlet serves both nodes, and equips the pods that ask for it.
 pub(crate) struct World {
     pub(crate) cluster: Arc<Cluster>,
     /// Of `node-1`, where pods run that name no other.
     pub(crate) agent: Agent,
-    /// Of `node-2`.
+    /// Of `node-2`, which renews what it holds every 20 seconds, for who wants to see renewals.
     pub(crate) other_agent: Agent,
 }
 
@@ -22,7 +24,9 @@ impl World {
     async fn start() -> anyhow::Result<Self> {
         let cluster = Arc::new(Cluster::start(2).await?);
         let [first, second] = cluster.nodes() else { bail!("not two nodes") };
-        let (agent, other_agent) = tokio::try_join!(Agent::start(&cluster, first), Agent::start(&cluster, second))?;
+        agent::prepare(&cluster).await?;
+        let (agent, other_agent) =
+            tokio::try_join!(Agent::start(&cluster, first, &[]), Agent::start(&cluster, second, &[OFTEN]))?;
         injection::install(&cluster).await?;
         Ok(Self { cluster, agent, other_agent })
     }

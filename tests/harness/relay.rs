@@ -1,4 +1,4 @@
-//! Servers between an agent and a cloud: one that speaks TLS for it, and a proxy.
+//! Servers between a client and a cloud: one that passes everything on, one that speaks TLS for it, and a proxy.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -57,6 +57,11 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
+    /// Passes what comes to `host` on to `target`.
+    pub(crate) async fn plain(host: IpAddr, target: SocketAddr) -> anyhow::Result<Self> {
+        Self::start(host, move |stream, _| async move { pass_on(stream, TcpStream::connect(target).await?).await }).await
+    }
+
     /// Takes TLS on `host`, with a certificate of `authority`, and passes what is in it to `target`.
     pub(crate) async fn tls(authority: &Authority, host: IpAddr, target: SocketAddr) -> anyhow::Result<Self> {
         Self::tls_for(authority, host, host, target).await

@@ -141,6 +141,8 @@ def start_kubelet(node: Node, pki: Pki, folder: pathlib.Path) -> subprocess.Pope
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,
         "makeIPTablesUtilChains": False,
+        # So soon a changed ConfigMap is in the pods that mount it.
+        "syncFrequency": "2s",
         "volumePluginDir": "/var/lib/kubelet/volumeplugins",
     }
     argv = program(
