@@ -78,8 +78,10 @@ fn note(shared: &Shared, slot: &Slot, landed: &Landed, result: &Loaded) {
         namespace = identity.map(|identity| identity.namespace.as_str()),
         service_account = identity.map(|identity| identity.service_account.as_str()),
         pod_name = identity.map(|identity| identity.pod.as_str()),
+        target_name = slot.key.grant.target(),
         still_served = matches!(landed, Landed::Kept | Landed::Unconfirmed),
         error = %failure,
+        advice = failure.advice(),
         "no new credentials"
     );
 }

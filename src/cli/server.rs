@@ -35,7 +35,7 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    runtime()?.block_on(async {
+    run(async {
         let context = Context::new(Clock::System);
         let aws = Aws::new(config.https.clone(), config.node_credentials.clone(), &context);
         let app = App::start(config, aws, context)?;
@@ -46,9 +46,13 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// A runtime for an agent.
-pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build().context("no runtime")
+/// Runs an agent to its end, and waits for nothing else: a file that can't be read to its end must not keep the process.
+pub(super) fn run<T>(agent: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build().context("no runtime")?;
+    let ended = runtime.block_on(agent);
+    runtime.shutdown_background();
+    ended
 }
 
 /// The name of the signal that ends the process, once it comes.

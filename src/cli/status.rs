@@ -78,10 +78,15 @@ fn table(document: &Value) -> String {
     section(&mut out, "issuers", &verification["issuers"], &["issuer", "keys", "age_seconds", "error"]);
     grants(&mut out, &document["grants"]);
     let node = &document["node_credentials"];
-    let _ = writeln!(out, "\nnode credentials: {}, until {}", cell(node, "source"), cell(node, "expires_at"));
+    let credentials = match node.is_null() {
+        true => "none was needed yet".to_owned(),
+        false => format!("{}, until {}", cell(node, "source"), cell(node, "expires_at")),
+    };
+    let _ = writeln!(out, "\nnode credentials: {credentials}");
     let upstream = &document["upstream"];
-    let throttled = cell(upstream, "throttled_for_seconds");
-    let _ = writeln!(out, "calls to AWS: {} a second, throttled for {throttled} s", cell(upstream, "calls_per_second"));
+    let throttled =
+        upstream["throttled_for_seconds"].as_u64().map(|left| format!(", throttled for {left} s")).unwrap_or_default();
+    let _ = writeln!(out, "calls to AWS: {} a second{throttled}", cell(upstream, "calls_per_second"));
     section(&mut out, "entries", &document["entries"], &ENTRY_COLUMNS);
     out
 }
@@ -91,7 +96,7 @@ fn grants(out: &mut String, grants: &Value) {
     let (policy, accounts) = (&grants["policy"], &grants["service_accounts"]);
     if !policy.is_null() {
         let (path, rules, since) = (cell(policy, "path"), cell(policy, "rules"), cell(policy, "loaded_at"));
-        let _ = writeln!(out, "\npolicy: {path}, {rules} rules in force since {since}");
+        let _ = writeln!(out, "\npolicy: {path}, rules: {rules}, in force since {since}");
     }
     for fault in policy["faults"].as_array().into_iter().flatten() {
         let _ = writeln!(out, "  NOT USED as it is now: {}", text(fault));
@@ -132,7 +137,8 @@ fn text(value: &Value) -> String {
     if value.is_null() {
         return "-".into();
     }
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    // One row stays one line, whatever an error says.
+    value.as_str().map_or_else(|| value.to_string(), |text| text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]

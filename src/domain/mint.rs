@@ -72,6 +72,15 @@ pub enum Failure {
     Bug(String),
 }
 
+impl Failure {
+    /// What more is known of a refusal than that AWS refuses.
+    #[must_use]
+    pub fn advice(&self) -> Option<&str> {
+        let Self::Denied(denial) = self else { return None };
+        denial.advice.as_deref()
+    }
+}
+
 /// A refusal by AWS.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{cause}")]

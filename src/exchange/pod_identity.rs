@@ -1,6 +1,6 @@
 //! EKS Auth `AssumeRoleForPodIdentity` (API version 2023-11-26): the association decides the role.
 //!
-//! The SDK's own log lines hold headers and bodies at debug and trace; the log sink holds foreign crates to info, so none of
+//! The SDK's own log lines hold headers and bodies at debug and trace; the log sink holds foreign crates to warnings, so none of
 //! them is written at any verbosity.
 
 use std::sync::Arc;

@@ -180,6 +180,10 @@ impl Stamp {
 
 /// The whole file in one reading.
 fn read(path: &Path) -> Result<String, String> {
+    // To open anything else may wait for ever: a pipe for its writer.
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err("is no regular file".to_owned());
+    }
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(FILE_BYTES + 1).read_to_string(&mut text));
     match read {
@@ -265,6 +269,17 @@ mod tests {
         folder.replace(BAD);
         assert_eq!(told(&mut file, 4), [false]);
         fs::remove_file(folder.path()).unwrap();
+        assert_eq!(told(&mut file, 4), [false]);
+        folder.replace(GOOD);
+        assert_eq!(told(&mut file, 4), [true]);
+    }
+
+    #[test]
+    fn a_pipe_is_not_waited_for() {
+        let folder = Folder::with(GOOD);
+        let mut file = folder.open();
+        fs::remove_file(folder.path()).unwrap();
+        nix::unistd::mkfifo(&folder.path(), nix::sys::stat::Mode::S_IRUSR).unwrap();
         assert_eq!(told(&mut file, 4), [false]);
         folder.replace(GOOD);
         assert_eq!(told(&mut file, 4), [true]);

@@ -105,6 +105,7 @@ impl Audit {
             outcome = "refused",
             reason = refusal.reason.label(),
             cause = refusal.cause,
+            advice = refusal.advice,
             issuer = identity.map(|identity| &*identity.issuer),
             namespace = identity.map(|identity| identity.namespace.as_str()),
             service_account = identity.map(|identity| identity.service_account.as_str()),

@@ -31,9 +31,8 @@ pub struct Config {
 
 /// A subscriber that writes to `writer`.
 ///
-/// Foreign crates are held to `warn` unless the level is `debug` or finer, where they are held to `info`: at their own debug
-/// level HTTP libraries print headers, and with them bearer tokens. kube's client is held to nothing: it calls an error what its
-/// callers handle, and tell themselves.
+/// Foreign crates are held to `warn` whatever the level: below it HTTP libraries print headers, and with them bearer tokens.
+/// kube's client is held to nothing: it calls an error what its callers handle, and tell themselves.
 pub fn subscriber<W>(config: Config, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'w> MakeWriter<'w> + Clone + Send + Sync + 'static,
@@ -57,7 +56,7 @@ pub fn init(config: Config) -> Result<(), tracing::subscriber::SetGlobalDefaultE
 }
 
 fn lines_of(level: LevelFilter) -> Targets {
-    let foreign = if level >= LevelFilter::DEBUG { LevelFilter::INFO } else { level.min(LevelFilter::WARN) };
+    let foreign = level.min(LevelFilter::WARN);
     let silent = ["kube_client", audit::TARGET].map(|target| (target, LevelFilter::OFF));
     Targets::new().with_default(foreign).with_target("credlet", level).with_targets(silent)
 }
@@ -107,9 +106,9 @@ mod tests {
     }
 
     #[test]
-    fn foreign_crates_never_reach_the_log_at_debug_and_kubes_client_never_does() {
+    fn foreign_crates_reach_the_log_with_warnings_only_and_kubes_client_never_does() {
         let lines = written(Config { level: LevelFilter::TRACE, format: Format::Json }, || {
-            tracing::debug!(target: "hyper::proto", "headers");
+            tracing::info!(target: "hyper::proto", "headers");
             tracing::error!(target: "kube_client::client::builder", "failed");
             tracing::trace!(target: "credlet::x", "own");
         });

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tracing::level_filters::LevelFilter;
 
 use crate::app::App;
-use crate::cli::server::{runtime, stop_signal};
+use crate::cli::server::{run, stop_signal};
 use crate::config::Config;
 use crate::config::flags::ServerFlags;
 use crate::domain::credential::account_of;
@@ -69,7 +69,7 @@ struct Server {
 
 pub(super) fn main(flags: &DevFlags) -> anyhow::Result<ExitCode> {
     logging::init(logging::Config { level: LevelFilter::DEBUG, format: Format::Text })?;
-    runtime()?.block_on(async {
+    run(async {
         match &flags.profile {
             Some(profile) => profile::run(flags, profile).await,
             None => simulated::run(flags).await,
