@@ -165,7 +165,7 @@ mod tests {
         let accounts = json!({"known": 3, "oldest_seconds": 61, "error": null});
         let table = table(&json!({ "grants": { "policy": policy, "service_accounts": accounts } }));
         assert!(
-            table.contains("\npolicy: /p.yaml, 2 rules in force since then\n  NOT USED as it is now: line 1: x\n"),
+            table.contains("\npolicy: /p.yaml, rules: 2, in force since then\n  NOT USED as it is now: line 1: x\n"),
             "{table}"
         );
         assert!(table.contains("\nservice accounts: 3 known, the oldest answer 61 s old, error: -\n"), "{table}");
