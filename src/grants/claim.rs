@@ -31,9 +31,9 @@ impl Claim<'_> {
     ) -> Result<Grant, Refusal> {
         match account {
             None => policy.grant(&self.who, audience, target, None),
-            Some(None) => policy.grant(&self.who, audience, target, None).map_err(|_| gone()),
-            Some(Some(account)) if self.uid.is_some_and(|uid| uid != account.uid) => Err(made_anew()),
-            Some(Some(account)) => {
+            Some(Answer::Absent) => policy.grant(&self.who, audience, target, None).map_err(|_| gone()),
+            Some(Answer::Present(account)) if self.uid.is_some_and(|uid| uid != account.uid) => Err(made_anew()),
+            Some(Answer::Present(account)) => {
                 let annotations = account.annotations.as_ref().map_err(|faults| faults.refusal())?;
                 policy.grant(&self.who, audience, target, Some(annotations))
             }
