@@ -220,11 +220,12 @@ async fn an_account_made_anew_is_not_the_tokens() {
 async fn without_an_account_the_token_alone_decides() {
     let scene = Scene::new(json!({})).await;
     scene.server.delete("default", "app");
+    let unknown = scene.laboratory.ask_at("/v1/credentials/name", &scene.pod).await;
+    assert!(unknown.status == 403 && unknown.body.contains("no targets"), "{}", unknown.body);
+    assert_eq!(scene.reads(), 0, "annotations make no targets");
     assert_eq!(scene.ask().await.status, 200, "EKS Auth's to decide");
     let answer = scene.ask_by_web_identity().await;
     assert!(answer.status == 403 && answer.body.contains("deleted"), "{}", answer.body);
-    let unknown = scene.laboratory.ask_at("/v1/credentials/name", &scene.pod).await;
-    assert!(unknown.status == 403 && unknown.body.contains("no targets"), "{}", unknown.body);
 }
 
 #[tokio::test]
