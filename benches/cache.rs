@@ -73,7 +73,8 @@ impl Filled {
 
 fn granted() -> anyhow::Result<Grant> {
     let audience = credlet::domain::policy::POD_IDENTITY_AUDIENCE.into();
-    let granted = Policy::without_rules(Some("demo".into())).grant(&Claimant::new("default", "s"), &audience, None, None);
+    let (policy, who) = (Policy::without_rules(Some("demo".into())), Claimant::hypothetical("default", "s"));
+    let granted = policy.case(&who).grant(&audience, None, None);
     granted.map_err(|refusal| anyhow!("{refusal:?}"))
 }
 

@@ -95,8 +95,8 @@ impl World {
     }
 
     async fn ask(&self, pod_uid: &str) -> Result<Found, Missing> {
-        let (policy, who) = (Policy::without_rules(Some("demo".into())), Claimant::new("default", "s"));
-        let grant = policy.grant(&who, &POD_IDENTITY_AUDIENCE.into(), None, None).unwrap();
+        let (policy, who) = (Policy::without_rules(Some("demo".into())), Claimant::hypothetical("default", "s"));
+        let grant = policy.case(&who).grant(&POD_IDENTITY_AUDIENCE.into(), None, None).unwrap();
         self.cache.credential(&self.caller(pod_uid), &grant, self.clock.now()).await
     }
 

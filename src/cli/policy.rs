@@ -137,21 +137,17 @@ fn annotation(text: &str) -> Result<(String, String), String> {
 }
 
 fn explanation(policy: &Policy, flags: &ExplainFlags) -> anyhow::Result<String> {
-    let who = Claimant {
-        pod: Some(flags.pod.clone()),
-        pod_uid: Some(flags.pod_uid.clone()),
-        node: Some(flags.node.clone()),
-        ..Claimant::new(&flags.namespace, &flags.service_account)
-    };
+    let who = Claimant::hypothetical(&flags.namespace, &flags.service_account);
+    let who = who.in_pod(&flags.pod, &flags.pod_uid, &flags.node);
     let annotations = annotations(&flags.annotations)?;
-    let rule = policy.rule(&who);
-    let grant = |audience: &Arc<str>, target| policy.grant(&who, audience, target, annotations.as_ref());
+    let case = policy.case(&who);
+    let grant = |audience: &Arc<str>, target| case.grant(audience, target, annotations.as_ref());
     let audience = flags.audience.as_deref().map_or_else(|| audience(|audience| grant(audience, None)), Arc::from);
-    let mut out = format!("service account: {}/{}\n", who.namespace, who.service_account);
-    let _ = writeln!(out, "decided by: {}", decider(rule, annotations.is_some()));
+    let mut out = format!("service account: {}/{}\n", flags.namespace, flags.service_account);
+    let _ = writeln!(out, "decided by: {}", decider(case.rule(), annotations.is_some()));
     let _ = writeln!(out, "token audience: {audience}");
     section(&mut out, "default role (GET /v1/credentials)", &grant(&audience, None));
-    for name in rule.into_iter().flat_map(|(_, rule)| rule.targets()) {
+    for name in case.rule().into_iter().flat_map(|(_, rule)| rule.targets()) {
         section(&mut out, &format!("target {name} (GET /v1/credentials/{name})"), &grant(&audience, Some(name)));
     }
     Ok(out)

@@ -1,8 +1,9 @@
 //! What is known of one service account, as a pure state machine: every age rule of annotations stands here.
 //!
 //! An answer of the API server is used for [`REFRESH_AGE`], then used while a new one is fetched, and from [`WAIT_AGE`] on used
-//! only after a moment's wait for the new one: so a changed annotation counts within [`WAIT_AGE`]. An API server that is away
-//! costs that moment once, and takes nothing away: what is known serves until it is back.
+//! only after a moment's wait for the new one: so a changed annotation counts within [`WAIT_AGE`]. It ages from when its read
+//! began, for nobody knows when on its way it was true. An API server that is away costs that moment once, and takes nothing away:
+//! what is known serves until it is back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,8 @@ pub(super) const REFRESH_AGE: Duration = Duration::from_secs(30);
 const WAIT_AGE: Duration = Duration::from_secs(60);
 /// So long after its fetch began, an answer is not waited for any more if there is an older one.
 const PATIENCE: Duration = Duration::from_millis(300);
-/// An account by another UID than the caller's is asked for again, unless the answer is younger than this.
+/// What is not of the caller's UID is asked for again, unless the answer is younger than this: the account may have been made
+/// since.
 const SETTLED: Duration = Duration::from_secs(1);
 /// Jittered backoff after a failed fetch: from half of this, doubling.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -34,8 +36,14 @@ pub struct ServiceAccount {
     pub annotations: Result<Annotations, Faults>,
 }
 
-/// An answer of the API server; `None`: there is no such account.
-pub type Answer = Option<Arc<ServiceAccount>>;
+/// An answer of the API server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The account as it is.
+    Present(Arc<ServiceAccount>),
+    /// There is no such account.
+    Absent,
+}
 
 /// The state of one account.
 #[derive(Debug, Default)]
@@ -49,6 +57,7 @@ pub(super) struct Account {
 #[derive(Debug)]
 struct Known {
     answer: Answer,
+    /// When its read began.
     at: Instant,
 }
 
@@ -62,7 +71,7 @@ struct Setback {
 /// What is known, for one who asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// The account, if there is one.
+    /// The account.
     pub account: Answer,
     /// Asking again before this brings nothing new.
     pub look_again: Instant,
@@ -91,8 +100,8 @@ impl Account {
             self.fetching = Some(now);
         }
         let get = match (self.usable(uid, now), self.patience(now)) {
-            (Some(known), Some(until)) if known.age(now) >= WAIT_AGE => Get::KnownAfter(self.found(known), until),
-            (Some(known), _) => Get::Known(self.found(known)),
+            (Some(known), Some(until)) if known.age(now) >= WAIT_AGE => Get::KnownAfter(self.found(known, uid), until),
+            (Some(known), _) => Get::Known(self.found(known, uid)),
             (None, _) => rest.map_or(Get::Wait, |(error, left)| Get::Failed(error, left)),
         };
         (get, begins)
@@ -100,12 +109,12 @@ impl Account {
 
     /// A fetch ended; `roll` is uniform in 0…1. Says whether it changed what was known.
     pub(super) fn landed(&mut self, result: Result<Answer, Arc<str>>, roll: f64, now: Instant) -> bool {
-        self.fetching = None;
+        let began = self.fetching.take().unwrap_or(now);
         match result {
             Ok(answer) => {
                 self.setback = None;
                 let changed = self.known.as_ref().is_some_and(|known| known.answer != answer);
-                self.known = Some(Known { answer, at: now });
+                self.known = Some(Known { answer, at: began });
                 changed
             }
             Err(error) => {
@@ -144,8 +153,8 @@ impl Account {
         self.fetching.map(|began| began + PATIENCE).filter(|until| now < *until && self.setback.is_none())
     }
 
-    fn found(&self, known: &Known) -> Found {
-        let refresh = known.at + REFRESH_AGE;
+    fn found(&self, known: &Known, uid: Option<&str>) -> Found {
+        let refresh = known.at + if known.is_of(uid) { REFRESH_AGE } else { SETTLED };
         let look_again = self.setback.as_ref().map_or(refresh, |setback| setback.until.max(refresh));
         Found { account: known.answer.clone(), look_again }
     }
@@ -170,8 +179,13 @@ impl Known {
         now.saturating_duration_since(self.at)
     }
 
+    /// Whether it is about the account with this UID. That an account is absent says nothing of one made later.
     fn is_of(&self, uid: Option<&str>) -> bool {
-        self.answer.as_ref().zip(uid).is_none_or(|(account, uid)| account.uid == uid)
+        match (&self.answer, uid) {
+            (_, None) => true,
+            (Answer::Present(account), Some(uid)) => account.uid == uid,
+            (Answer::Absent, Some(_)) => false,
+        }
     }
 }
 
@@ -205,8 +219,12 @@ mod tests {
         }
 
         fn lands(&mut self, uid: &str, ms: u64) -> bool {
+            self.answers(account(uid), ms)
+        }
+
+        fn answers(&mut self, answer: Answer, ms: u64) -> bool {
             let now = self.at(ms);
-            self.account.landed(Ok(account(uid)), 1.0, now)
+            self.account.landed(Ok(answer), 1.0, now)
         }
 
         fn fails(&mut self, ms: u64) {
@@ -215,12 +233,16 @@ mod tests {
         }
 
         fn known(&self, uid: &str, look_again: u64) -> Get {
-            Get::Known(Found { account: account(uid), look_again: self.at(look_again) })
+            self.finds(account(uid), look_again)
+        }
+
+        fn finds(&self, account: Answer, look_again: u64) -> Get {
+            Get::Known(Found { account, look_again: self.at(look_again) })
         }
     }
 
     fn account(uid: &str) -> Answer {
-        Some(Arc::new(ServiceAccount { uid: uid.into(), annotations: Ok(Annotations::default()) }))
+        Answer::Present(Arc::new(ServiceAccount { uid: uid.into(), annotations: Ok(Annotations::default()) }))
     }
 
     fn failed(left: u64) -> Get {
@@ -233,13 +255,22 @@ mod tests {
         assert_eq!(story.ask(0), (Get::Wait, true));
         assert_eq!(story.ask(5), (Get::Wait, false), "one fetch for all");
         assert!(!story.lands("uid", 10));
-        assert_eq!(story.ask(30_009), (story.known("uid", 30_010), false));
-        assert_eq!(story.ask(30_010), (story.known("uid", 30_010), true), "used and fetched anew");
+        assert_eq!(story.ask(29_999), (story.known("uid", 30_000), false));
+        assert_eq!(story.ask(30_000), (story.known("uid", 30_000), true), "used and fetched anew");
         assert!(!story.lands("uid", 30_020), "the same again is no change");
-        let known = Found { account: account("uid"), look_again: story.at(60_020) };
-        assert_eq!(story.ask(90_020), (Get::KnownAfter(known.clone(), story.at(90_320)), true));
-        assert_eq!(story.ask(90_319), (Get::KnownAfter(known.clone(), story.at(90_320)), false));
-        assert_eq!(story.ask(90_320), (Get::Known(known), false), "patience is counted from the fetch on");
+        let known = Found { account: account("uid"), look_again: story.at(60_000) };
+        assert_eq!(story.ask(90_000), (Get::KnownAfter(known.clone(), story.at(90_300)), true));
+        assert_eq!(story.ask(90_299), (Get::KnownAfter(known.clone(), story.at(90_300)), false));
+        assert_eq!(story.ask(90_300), (Get::Known(known), false), "patience is counted from the fetch on");
+    }
+
+    #[test]
+    fn an_answer_is_as_old_as_its_read() {
+        let mut story = Story::new();
+        story.ask(0);
+        story.lands("uid", 5_000);
+        assert_eq!(story.ask(29_999), (story.known("uid", 30_000), false));
+        assert!(matches!(story.ask(60_000), (Get::KnownAfter(..), true)), "a change counts within a minute all the same");
     }
 
     #[test]
@@ -276,14 +307,27 @@ mod tests {
         let mut story = Story::new();
         story.ask(0);
         story.lands("old", 0);
-        assert_eq!(story.ask_as("new", 999), (story.known("old", 30_000), false), "the answer is of this very second");
+        assert_eq!(story.ask_as("new", 999), (story.known("old", 1_000), false), "the answer is of this very second");
         assert_eq!(story.ask_as("new", 1_000), (Get::Wait, true));
         assert_eq!(story.ask_as("old", 1_000), (story.known("old", 30_000), false), "and who it is of does not wait");
         story.fails(1_010);
         assert_eq!(story.ask_as("new", 1_010), (failed(1_000), false), "that it is another's is not known");
         assert_eq!(story.ask_as("new", 2_010), (Get::Wait, true));
         assert!(story.lands("new", 2_020));
-        assert_eq!(story.ask_as("new", 2_020), (story.known("new", 32_020), false));
+        assert_eq!(story.ask_as("new", 2_020), (story.known("new", 32_010), false));
+    }
+
+    #[test]
+    fn an_account_that_was_absent_is_asked_for_before_a_proven_caller_is_refused() {
+        let mut story = Story::new();
+        story.ask_as("old", 0);
+        story.answers(Answer::Absent, 0);
+        assert_eq!(story.ask_as("new", 999), (story.finds(Answer::Absent, 1_000), false), "asked once a second at most");
+        assert_eq!(story.ask_as("new", 1_000), (Get::Wait, true));
+        let (unproven, now) = (story.finds(Answer::Absent, 30_000), story.at(1_000));
+        assert_eq!(story.account.ask(None, now), (unproven, false), "by AWS's word its age alone counts");
+        story.lands("new", 1_010);
+        assert_eq!(story.ask_as("new", 1_010), (story.known("new", 31_000), false));
     }
 
     #[test]
@@ -291,9 +335,8 @@ mod tests {
         let mut story = Story::new();
         story.ask(0);
         story.lands("uid", 0);
-        let now = story.at(1);
-        assert!(story.account.landed(Ok(None), 0.0, now));
-        assert!(!story.account.landed(Ok(None), 0.0, now));
+        assert!(story.answers(Answer::Absent, 1));
+        assert!(!story.answers(Answer::Absent, 1));
         assert!(story.lands("uid", 2));
     }
 }

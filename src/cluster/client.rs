@@ -11,7 +11,7 @@ use kube::api::PartialObjectMeta;
 use kube::{Api, Client};
 use parking_lot::Mutex;
 
-use crate::cluster::account::ServiceAccount;
+use crate::cluster::account::{Answer, ServiceAccount};
 use crate::domain::policy::Annotations;
 use crate::egress::fetch::root_cause;
 use crate::token::ApiServer;
@@ -56,13 +56,13 @@ impl Reader {
         Self { server, client: Mutex::default() }
     }
 
-    /// The account; `None` if there is none.
-    pub(super) async fn fetch(&self, namespace: &str, name: &str) -> Result<Option<Arc<ServiceAccount>>, FetchError> {
+    /// The account.
+    pub(super) async fn fetch(&self, namespace: &str, name: &str) -> Result<Answer, FetchError> {
         let fetched = tokio::time::timeout(TIMEOUT, self.get(namespace, name)).await.unwrap_or(Err(FetchError::TimedOut));
         if fetched.is_err() {
             *self.client.lock() = None;
         }
-        fetched?.map(|found| service_account(found).map(Arc::new)).transpose()
+        fetched?.map_or(Ok(Answer::Absent), |found| service_account(found).map(Arc::new).map(Answer::Present))
     }
 
     async fn get(&self, namespace: &str, name: &str) -> Result<Option<PartialObjectMeta<v1::ServiceAccount>>, FetchError> {
@@ -107,10 +107,11 @@ mod tests {
     use url::Url;
 
     use super::*;
-    use crate::egress::fake::{Answer, Authority, Fake};
+    use crate::egress::fake;
+    use crate::egress::fake::{Authority, Fake};
 
     /// A reader that trusts `trusted`, the server that it asks, and the folder of its token and CA.
-    async fn reader(answer: Answer, authority: &Authority, trusted: &Authority) -> (Reader, Fake, TempDir) {
+    async fn reader(answer: fake::Answer, authority: &Authority, trusted: &Authority) -> (Reader, Fake, TempDir) {
         let (fake, folder) = (Fake::tls(authority, "127.0.0.1", answer).await, tempfile::tempdir().unwrap());
         let [token_file, ca_file] = ["token", "ca.crt"].map(|name| folder.path().join(name));
         std::fs::write(&token_file, "agents-token").unwrap();
@@ -119,20 +120,27 @@ mod tests {
         (Reader::new(Arc::new(ApiServer { url, token_file, ca_file })), fake, folder)
     }
 
-    async fn fetch(status: u16, body: &str) -> Result<Option<Arc<ServiceAccount>>, String> {
+    async fn fetch(status: u16, body: &str) -> Result<Answer, String> {
         let authority = Authority::new();
-        let (reader, _fake, _folder) = reader(Answer::http(status, "", body), &authority, &authority).await;
+        let (reader, _fake, _folder) = reader(fake::Answer::http(status, "", body), &authority, &authority).await;
         reader.fetch("ns", "sa").await.map_err(|error| error.to_string())
+    }
+
+    async fn account(body: &str) -> Arc<ServiceAccount> {
+        match fetch(200, body).await {
+            Ok(Answer::Present(account)) => account,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[tokio::test]
     async fn the_answer_is_told_apart_from_what_only_looks_like_one() {
-        let account = fetch(200, r#"{"metadata":{"uid":"u","annotations":{"a.example/b":"c"}}}"#).await.unwrap().unwrap();
-        assert_eq!((account.uid.as_str(), &account.annotations), ("u", &Ok(Annotations::default())));
-        let faulty = fetch(200, r#"{"metadata":{"uid":"u","annotations":{"credlet.io/colour":"red"}}}"#).await.unwrap().unwrap();
+        let plain = account(r#"{"metadata":{"uid":"u","annotations":{"a.example/b":"c"}}}"#).await;
+        assert_eq!((plain.uid.as_str(), &plain.annotations), ("u", &Ok(Annotations::default())));
+        let faulty = account(r#"{"metadata":{"uid":"u","annotations":{"credlet.io/colour":"red"}}}"#).await;
         assert!(faulty.annotations.as_ref().unwrap_err().to_string().contains("credlet.io/colour"));
         let gone = r#"{"kind":"Status","status":"Failure","reason":"NotFound","message":"m","code":404}"#;
-        assert_eq!(fetch(404, gone).await, Ok(None));
+        assert_eq!(fetch(404, gone).await, Ok(Answer::Absent));
         let forbidden = r#"{"kind":"Status","status":"Failure","reason":"Forbidden","message":"no right","code":403}"#;
         assert_eq!(fetch(403, forbidden).await.unwrap_err(), "the API server answers 403: no right");
         for (status, body) in [(404, "404 page not found"), (404, "{}"), (200, "{}"), (200, "<html>"), (502, "bad gateway")] {
@@ -143,7 +151,7 @@ mod tests {
     #[tokio::test]
     async fn only_the_mounted_authority_is_trusted_with_the_token() {
         let (authority, other) = (Authority::new(), Authority::new());
-        let answer = Answer::http(200, "", r#"{"metadata":{"uid":"u"}}"#);
+        let answer = fake::Answer::http(200, "", r#"{"metadata":{"uid":"u"}}"#);
         let (stranger, fake, _folder) = reader(answer.clone(), &authority, &other).await;
         assert!(stranger.fetch("ns", "sa").await.unwrap_err().to_string().contains("certificate"));
         assert!(fake.requests().is_empty());
@@ -155,7 +163,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_does_not_answer_is_given_up_and_asked_anew_over_another_connection() {
         let authority = Authority::new();
-        let (reader, fake, _folder) = reader(Answer::Reset, &authority, &authority).await;
+        let (reader, fake, _folder) = reader(fake::Answer::Reset, &authority, &authority).await;
         for _ in 0..2 {
             assert!(reader.fetch("ns", "sa").await.is_err());
             assert!(reader.client.lock().is_none());

@@ -123,7 +123,7 @@ mod tests {
     }
 
     fn grant(basis: &Basis, caller: &Caller) -> Grant {
-        basis.policy.grant(&Claimant::new("default", "app"), caller.audience(), None, None).unwrap()
+        basis.policy.case(&Claimant::hypothetical("default", "app")).grant(caller.audience(), None, None).unwrap()
     }
 
     #[test]

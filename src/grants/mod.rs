@@ -4,7 +4,7 @@
 //! they change (`file` re-reads the policy, [`ServiceAccounts`] the annotations), what the cache holds by a grant that is no more
 //! is dropped (`sweep`), and everything else stays as it is.
 
-mod claim;
+mod decision;
 pub mod file;
 mod memo;
 mod sweep;
@@ -23,9 +23,8 @@ use crate::cache::Cache;
 use crate::cluster::{self, Found, ServiceAccounts, Unavailable};
 use crate::domain::credential::Provenance;
 use crate::domain::identity::Identity;
-use crate::domain::policy::{Claimant, Exchange, Grant, Policy};
+use crate::domain::policy::{Case, Claimant, Exchange, Grant, Policy};
 use crate::domain::refusal::{Reason, Refusal};
-use crate::grants::claim::Claim;
 use crate::grants::file::{FileStatus, PolicyFile};
 use crate::grants::memo::Memo;
 use crate::grants::sweep::Changes;
@@ -64,8 +63,6 @@ pub struct Grants {
 #[derive(Debug)]
 struct Shared {
     memo: Memo,
-    /// Grants the one thing that a caller may have whom nobody here knows: what AWS gives for its token.
-    without_rules: Policy,
     accounts: Option<ServiceAccounts>,
     file: Option<watch::Receiver<FileStatus>>,
 }
@@ -74,8 +71,7 @@ impl Grants {
     /// Grants by a policy that never changes.
     #[must_use]
     pub fn fixed(policy: Policy) -> Self {
-        let without_rules = policy.clone();
-        Self { shared: Arc::new(Shared { memo: Memo::new(policy.into()), without_rules, accounts: None, file: None }) }
+        Self { shared: Arc::new(Shared { memo: Memo::new(policy.into()), accounts: None, file: None }) }
     }
 
     /// Grants by `config`. What `cache` holds by grants that have changed is dropped; the tasks that see to it run until shutdown.
@@ -86,12 +82,12 @@ impl Grants {
         let accounts = config.service_accounts.map(|server| ServiceAccounts::new(server, context.clone()));
         // What has no source is a closed channel, from which nothing is heard.
         let changes = Changes {
-            policy: news.as_ref().map_or_else(|| watch::channel(without_rules.clone().into()).1, |news| news.policy.clone()),
+            policy: news.as_ref().map_or_else(|| watch::channel(without_rules.into()).1, |news| news.policy.clone()),
             accounts: accounts.as_ref().map_or_else(|| watch::channel(()).1, ServiceAccounts::changes),
         };
         let memo = Memo::new(Arc::clone(&changes.policy.borrow()));
         let file = news.map(|news| news.status);
-        let grants = Self { shared: Arc::new(Shared { memo, without_rules, accounts, file }) };
+        let grants = Self { shared: Arc::new(Shared { memo, accounts, file }) };
         context.tasks.spawn_critical("grants", sweep::follow(grants.clone(), changes, cache.clone(), context.clone()));
         grants
     }
@@ -114,12 +110,13 @@ impl Grants {
         }
     }
 
-    /// What a caller may have of whom nothing is known but a token for `audience`: whatever EKS Auth gives for it. No rule applies.
+    /// What a caller may have of whom nothing is known but a token for `audience`: whatever EKS Auth gives for it. No rule
+    /// applies, though what it gives may lead on to what one names.
     ///
     /// # Errors
     /// When the agent knows no cluster in whose name EKS Auth could be asked.
     pub fn unruled(&self, audience: &Arc<str>) -> Result<Grant, Refusal> {
-        self.shared.without_rules.grant(&Claimant::new("", ""), audience, None, None)
+        self.shared.memo.basis().policy.unruled(audience, self.shared.accounts.is_some())
     }
 
     /// What a caller may have whom AWS has named: `confirmed` is where the credential came from that it gave for the token.
@@ -133,9 +130,10 @@ impl Grants {
         target: Option<&str>,
         asked: Now,
     ) -> Result<Grant, Refusal> {
-        let (policy, claim) = (self.shared.memo.basis().policy, Claim::from(confirmed));
-        let account = self.account(&policy, &claim, asked.mono + WAIT).await?.map(|found| found.account);
-        let grant = claim.grant(&policy, audience, target, account.as_ref())?;
+        let (policy, who) = (self.shared.memo.basis().policy, Claimant::from(confirmed));
+        let case = policy.case(&who);
+        let account = self.account(&case, target, asked.mono + WAIT).await?.map(|found| found.account);
+        let grant = decision::grant(&case, audience, target, account.as_ref())?;
         match grant.exchange() {
             Exchange::PodIdentity => Ok(grant),
             Exchange::WebIdentity(_) => Err(unproven()),
@@ -152,24 +150,25 @@ impl Grants {
     }
 
     async fn decide(&self, caller: &Caller, identity: &Identity, target: Option<&str>, asked: Now) -> Result<Grant, Refusal> {
-        let (basis, claim) = (self.shared.memo.basis(), Claim::from(identity));
-        let found = self.account(&basis.policy, &claim, asked.mono + WAIT).await?;
-        let account = found.as_ref().map(|found| &found.account);
-        let grant = claim.grant(&basis.policy, caller.audience(), target, account)?;
+        let (basis, who) = (self.shared.memo.basis(), Claimant::from(identity));
+        let case = basis.policy.case(&who);
+        let found = self.account(&case, target, asked.mono + WAIT).await?;
+        let grant = decision::grant(&case, caller.audience(), target, found.as_ref().map(|found| &found.account))?;
         self.shared.memo.remember(caller.subject(), &grant, found.map(|found| found.look_again), &basis);
         Ok(grant)
     }
 
     /// The claimant's service account, if its annotations count.
-    async fn account(&self, policy: &Policy, claim: &Claim<'_>, until: Instant) -> Result<Option<Found>, Refusal> {
-        let Some(accounts) = self.accounts(policy, &claim.who) else { return Ok(None) };
-        let found = accounts.get(&claim.who.namespace, &claim.who.service_account, claim.uid, until).await;
+    async fn account(&self, case: &Case<'_>, target: Option<&str>, until: Instant) -> Result<Option<Found>, Refusal> {
+        let Some(accounts) = self.accounts(case, target) else { return Ok(None) };
+        let who = case.who();
+        let found = accounts.get(who.namespace(), who.service_account(), who.service_account_uid(), until).await;
         found.map(Some).map_err(|why| Refusal::from(&why))
     }
 
-    /// Who tells the annotations of `who`, if they count: a rule about somebody wins.
-    fn accounts(&self, policy: &Policy, who: &Claimant) -> Option<&ServiceAccounts> {
-        self.shared.accounts.as_ref().filter(|_| !policy.decides(who))
+    /// Who tells the annotations of a claimant, if they count.
+    fn accounts(&self, case: &Case<'_>, target: Option<&str>) -> Option<&ServiceAccounts> {
+        self.shared.accounts.as_ref().filter(|_| case.is_open(target))
     }
 }
 

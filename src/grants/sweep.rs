@@ -8,9 +8,8 @@ use tokio::sync::watch;
 use crate::cache::Cache;
 use crate::domain::credential::Credential;
 use crate::domain::identity::Subject;
-use crate::domain::policy::{Grant, Policy};
-use crate::grants::Grants;
-use crate::grants::claim::Claim;
+use crate::domain::policy::{Claimant, Grant, Policy};
+use crate::grants::{Grants, decision};
 use crate::observe::Context;
 
 /// A request that was granted before a change has had its answer so long after it: what it left in the cache is dropped then.
@@ -36,42 +35,46 @@ pub(super) async fn follow(grants: Grants, mut changes: Changes, cache: Cache, c
             }
             Ok(()) = changes.accounts.changed() => grants.shared.memo.forget(),
         }
-        grants.sweep(&cache);
+        grants.sweep(&cache).await;
         let (grants, cache) = (grants.clone(), cache.clone());
         context.tasks.spawn(async move {
             tokio::time::sleep(STRAGGLERS).await;
-            grants.sweep(&cache);
+            grants.sweep(&cache).await;
         });
     }
 }
 
 impl Grants {
-    fn sweep(&self, cache: &Cache) {
-        let policy = self.shared.memo.basis().policy;
-        let dropped = cache.revoke(|subject, grant, held| self.still_grants(&policy, subject, grant, held));
-        if dropped > 0 {
-            tracing::info!(dropped, "credentials whose grants have changed are dropped");
+    /// Looks through all rules for each entry, which is too long to keep requests waiting.
+    pub(super) async fn sweep(&self, cache: &Cache) {
+        let (grants, cache, policy) = (self.clone(), cache.clone(), self.shared.memo.basis().policy);
+        let sweep = move || cache.revoke(|subject, grant, held| grants.still_grants(&policy, subject, grant, held));
+        match tokio::task::spawn_blocking(sweep).await {
+            Ok(0) => (),
+            Ok(dropped) => tracing::info!(dropped, "credentials whose grants have changed are dropped"),
+            Err(error) => tracing::error!(%error, "not all credentials whose grants have changed are dropped"),
         }
     }
 
     /// Whether whoever has `held` by `grant`, or waits for it, would be granted the same now.
-    pub(super) fn still_grants(&self, policy: &Policy, subject: &Subject, grant: &Grant, held: Option<&Credential>) -> bool {
-        let claim = match (subject, held) {
-            (Subject::Verified(identity), _) => Claim::from(identity),
+    fn still_grants(&self, policy: &Policy, subject: &Subject, grant: &Grant, held: Option<&Credential>) -> bool {
+        let who = match (subject, held) {
+            (Subject::Verified(identity), _) => Claimant::from(identity),
             // What AWS gives for a token is how it is verified: no policy takes it back.
             (Subject::Delegated(_), _) if self.unruled(grant.audience()).is_ok_and(|unruled| unruled == *grant) => return true,
-            (Subject::Delegated(_), Some(held)) => Claim::from(held.provenance()),
+            (Subject::Delegated(_), Some(held)) => Claimant::from(held.provenance()),
             (Subject::Delegated(_), None) => return false,
         };
-        let account = match self.accounts(policy, &claim.who) {
+        let case = policy.case(&who);
+        let account = match self.accounts(&case, grant.target()) {
             None => None,
-            Some(accounts) => match accounts.known(&claim.who.namespace, &claim.who.service_account) {
+            Some(accounts) => match accounts.known(who.namespace(), who.service_account()) {
                 Some(account) => Some(account),
                 // Forgotten: nothing says that it has changed.
                 None => return true,
             },
         };
-        let now = claim.grant(policy, grant.audience(), grant.target(), account.as_ref());
+        let now = decision::grant(&case, grant.audience(), grant.target(), account.as_ref());
         now.is_ok_and(|now| now == *grant)
     }
 }

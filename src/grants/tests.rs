@@ -203,9 +203,27 @@ async fn whom_aws_names_has_what_the_policy_gives_by_way_of_pod_identity() {
     };
     assert_eq!(confirm("app", None).await.unwrap().chain().len(), 1);
     assert_eq!(confirm("app", Some("alpha")).await.unwrap().target(), Some("alpha"));
-    assert_eq!(confirm("other", None).await, Ok(world.grants.unruled(&audience).unwrap()));
+    let unruled = world.grants.unruled(&audience).unwrap();
+    assert!(unruled.leads_on(), "one call for what it leads to as well");
+    assert_eq!(confirm("other", None).await, Ok(unruled));
     assert_eq!(confirm("web", None).await, Err(Reason::NoRole));
     assert_eq!(confirm("other", Some("alpha")).await, Err(Reason::NoTarget));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_does_not_hold_up_the_runtime() {
+    let rules: Vec<String> =
+        (0..10_000).map(|number| format!("  - match: {{ namespace: '*-{number}', serviceAccount: x }}\n")).collect();
+    let world = World::with(&policy(&rules));
+    for number in 0..20 {
+        world.ask(&format!("app-{number}")).await;
+    }
+    let (sweep, requests) = (world.grants.sweep(&world.cache), std::future::ready(()));
+    tokio::select! {
+        biased;
+        () = sweep => panic!("all rules for each entry, before anyone else had a turn"),
+        () = requests => (),
+    }
 }
 
 #[tokio::test(start_paused = true)]

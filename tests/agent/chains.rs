@@ -36,16 +36,9 @@ fn target(number: usize) -> String {
 }
 
 /// A trust policy by which `principal` may do `actions`.
-fn trust(principal: &str, actions: &str) -> String {
+pub(crate) fn trust(principal: &str, actions: &str) -> String {
     let statement = format!(r#"{{"Effect":"Allow","Principal":{{"AWS":"{principal}"}},"Action":{actions}}}"#);
     format!(r#"{{"Version":"2012-10-17","Statement":[{statement}]}}"#)
-}
-
-fn put_targets(cloud: &Cloud) {
-    for number in 0..TARGETS {
-        let trust = trust("arn:aws:iam::111122223333:root", r#"["sts:AssumeRole","sts:TagSession"]"#);
-        cloud.put_role(Role::new(&target(number), &trust).unwrap());
-    }
 }
 
 /// The calls that assumed a role.
@@ -59,7 +52,7 @@ async fn ten_targets_of_a_pod_are_one_base_call_and_ten_chain_calls_each_half_ho
     let policy = folder.path().join("policy.yaml");
     std::fs::write(&policy, ten_targets()).unwrap();
     let laboratory = Laboratory::start(&[&format!("--policy={}", policy.display())]).await;
-    put_targets(&laboratory.cloud);
+    put_open(&laboratory.cloud, ASSOCIATED, &(0..TARGETS).map(target).collect::<Vec<_>>());
     let pod = PodSpec::new("default", "app", "app-0");
     assert_eq!(laboratory.ask_for(&pod).await.status, 200, "its default role is the base of the others");
     serve_all(&laboratory, &pod).await;
@@ -106,15 +99,35 @@ fn long() -> PodSpec {
     PodSpec::new("a-namespace-with-a-rather-long-name", "a-service-account-with-an-even-longer-name", "a-pod-with-a-long-name-0")
 }
 
-/// Puts the roles of the rules above into `cloud`, and the rules into a file.
-pub(crate) fn put_roles(folder: &Path, cloud: &Cloud) -> PathBuf {
+/// A role of account 111111111111 that every token of the cluster may assume.
+pub(crate) fn federated(cloud: &Cloud, arn: &str) -> Role {
     cloud.put_provider("111111111111", cloud.issuer(), &[WEB_IDENTITY_AUDIENCE]);
     let provider = cloud.issuer().trim_start_matches("http://").to_owned();
-    let federated = format!(
+    let trust = format!(
         r#"{{"Version":"2012-10-17","Statement":[{{"Effect":"Allow","Principal":{{"Federated":"arn:aws:iam::111111111111:oidc-provider/{provider}"}},"Action":"sts:AssumeRoleWithWebIdentity"}}]}}"#
     );
+    Role::new(arn, &trust).unwrap()
+}
+
+/// Account of the role that service accounts have by association.
+pub(crate) const ASSOCIATED: &str = "111122223333";
+
+/// Puts roles that whoever is of `account` may assume: only the agent keeps one caller from another's.
+pub(crate) fn put_open<'a>(cloud: &Cloud, account: &str, arns: impl IntoIterator<Item = &'a String>) {
+    let trust = trust(&format!("arn:aws:iam::{account}:root"), r#"["sts:AssumeRole","sts:TagSession"]"#);
+    arns.into_iter().for_each(|arn| cloud.put_role(Role::new(arn, &trust).unwrap()));
+}
+
+/// All that AWS was asked for, in order: the role, or for whom EKS Auth was to find one.
+pub(crate) fn asked_for(cloud: &Cloud) -> Vec<String> {
+    let asked = |call: Call| call.role.map(|role| role.role_arn).or(call.subject);
+    cloud.calls().into_iter().filter_map(asked).collect()
+}
+
+/// Puts the roles of the rules above into `cloud`, and the rules into a file.
+pub(crate) fn put_roles(folder: &Path, cloud: &Cloud) -> PathBuf {
     let base = "arn:aws:iam::111111111111:role/base";
-    cloud.put_role(Role::new(base, &federated).unwrap());
+    cloud.put_role(federated(cloud, base));
     cloud.put_role(Role::new("arn:aws:iam::222222222222:role/target", &trust(base, r#""sts:AssumeRole""#)).unwrap());
     cloud.put_role(Role::new("arn:aws:iam::222222222222:role/untagged", &trust(base, r#""sts:AssumeRole""#)).unwrap());
     let policy = folder.join("policy.yaml");

@@ -7,12 +7,20 @@ use credlet::sim::cloud::{self, Cloud};
 use credlet::sim::fault::Fault;
 use credlet::sim::script::{Behaviour, Operation};
 
+use crate::chains::{ASSOCIATED, asked_for, put_open};
+use crate::harness::config_map::ConfigMap;
+use crate::harness::setup::Setup;
 use crate::laboratory::{Laboratory, clock};
 use crate::world::{World, cloud, config, pod};
 
+/// An agent that leaves every token to EKS Auth.
+pub(crate) fn delegated(setup: Setup) -> Setup {
+    setup.without_flag("issuer").flag("token-verification", "delegated")
+}
+
 #[tokio::test]
 async fn delegated_verification_asks_once_a_token() {
-    let world = World::with(|setup| setup.without_flag("issuer").flag("token-verification", "delegated")).await;
+    let world = World::with(delegated).await;
     let pod = pod("app-0");
     let (first, second) = (world.token(&pod), world.token(&pod));
     for (token, calls) in [(&first, 1), (&first, 1), (&second, 2), (&first, 2), (&second, 2)] {
@@ -30,6 +38,36 @@ async fn delegated_verification_asks_once_a_token() {
     let foreign = world.cloud.keys().token(&pod, "sts.amazonaws.com", Duration::from_secs(3600));
     assert_eq!(world.agent.ask(&foreign).await.unwrap().status, 403);
     assert_eq!(world.agent.sample("credlet_verification_delegated").await.unwrap(), 1);
+}
+
+const CHAINED: &str = "
+rules:
+  - match: { namespace: default, serviceAccount: app }
+    exchange: pod-identity
+    chain: [ { role: 'arn:aws:iam::222222222222:role/middle' }, { role: 'arn:aws:iam::333333333333:role/default' } ]
+    targets:
+      alpha: { chain: [ { role: 'arn:aws:iam::444444444444:role/alpha' } ] }
+      beta: { chain: [ { role: 'arn:aws:iam::555555555555:role/beta' } ] }
+";
+
+#[tokio::test]
+async fn a_chain_and_targets_are_served_behind_the_one_call_that_verifies_the_token() {
+    let map = ConfigMap::new("policy.yaml", CHAINED).unwrap();
+    let world = World::with(|setup| delegated(setup).flag("policy", map.path().display())).await;
+    let roles = ["222222222222:role/middle", "333333333333:role/default", "444444444444:role/alpha", "555555555555:role/beta"];
+    let roles = roles.map(|role| format!("arn:aws:iam::{role}"));
+    put_open(&world.cloud, ASSOCIATED, [&roles[0], &roles[2], &roles[3]]);
+    put_open(&world.cloud, "222222222222", [&roles[1]]);
+    let token = world.token(&pod("app-0"));
+    for _ in 0..2 {
+        for (path, account) in [("", "333333333333"), ("/alpha", "444444444444"), ("/beta", "555555555555")] {
+            let answer = world.agent.get(&format!("/v1/credentials{path}"), &[("authorization", &token)]).await.unwrap();
+            assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+            assert_eq!(answer.json()["AccountId"], account, "{path}");
+        }
+    }
+    let subject = "system:serviceaccount:default:app".to_owned();
+    assert_eq!(asked_for(&world.cloud), [&[subject][..], &roles].concat(), "once each, EKS Auth too");
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ use std::time::Duration;
 use credlet::sim::pod::PodSpec;
 use serde_json::Value;
 
+use crate::chains::{ASSOCIATED, asked_for, put_open};
+use crate::delegation::delegated;
 use crate::harness::agent::Agent;
 use crate::harness::config_map::ConfigMap;
 use crate::harness::http;
@@ -17,9 +19,19 @@ use crate::world::{World, cloud, pod};
 
 const BAD: &str = "rules: [ { match: { namespace: default }, colour: red } ]";
 
-/// A rule for a service account of namespace `default`, whose targets of these names lead to roles of the same names.
+/// The role to which the service account's target of this name leads.
+fn role(service_account: &str, name: &str) -> String {
+    format!("arn:aws:iam::222222222222:role/{service_account}-{name}")
+}
+
+/// For whom EKS Auth is asked.
+fn subject(service_account: &str) -> String {
+    format!("system:serviceaccount:default:{service_account}")
+}
+
+/// A rule for a service account of namespace `default` with targets of these names.
 fn rule(service_account: &str, targets: &[&str]) -> String {
-    let target = |name: &&str| format!("      {name}: {{ chain: [ {{ role: 'arn:aws:iam::222222222222:role/{name}' }} ] }}\n");
+    let target = |name: &&str| format!("      {name}: {{ chain: [ {{ role: '{}' }} ] }}\n", role(service_account, name));
     let targets: String = targets.iter().map(target).collect();
     format!(
         "  - match: {{ namespace: default, serviceAccount: {service_account} }}\n    exchange: pod-identity\n    \
@@ -48,6 +60,8 @@ fn access_key(document: &Value) -> String {
 async fn an_unknown_target_is_refused_with_the_names_that_there_are() {
     let map = ConfigMap::new("policy.yaml", &policy(&[rule("app", &["beta", "alpha"]), rule("other", &["theirs"])])).unwrap();
     let world = world_with(&map).await;
+    let roles = [role("app", "alpha"), role("app", "beta"), role("other", "theirs")];
+    put_open(&world.cloud, ASSOCIATED, &roles);
     let [app, bare] = [pod("app-0"), PodSpec::new("default", "bare", "bare-0")].map(|pod| world.token(&pod));
     for (token, target, told) in [(&app, "gamma", "alpha, beta"), (&app, "theirs", "alpha, beta"), (&bare, "alpha", "no targets")]
     {
@@ -56,7 +70,7 @@ async fn an_unknown_target_is_refused_with_the_names_that_there_are() {
         let message = answer.json()["message"].as_str().unwrap().to_owned();
         assert!(message.contains(told) && !message.contains("theirs"), "{message}");
     }
-    assert_eq!((world.agent.refusals("no_target").await.unwrap(), world.exchanges()), (3, 0));
+    assert_eq!((world.agent.refusals("no_target").await.unwrap(), asked_for(&world.cloud)), (3, Vec::new()));
     assert_eq!(world.agent.ask(&app).await.unwrap().status, 200);
     let status = world.agent.status().await.unwrap();
     assert_eq!((&status["entries"][0]["exchange"], &status["entries"][0]["target"]), (&"pod-identity".into(), &Value::Null));
@@ -66,19 +80,20 @@ async fn an_unknown_target_is_refused_with_the_names_that_there_are() {
 
 #[tokio::test]
 async fn by_the_word_of_aws_a_caller_has_its_own_targets_too() {
-    let map = ConfigMap::new("policy.yaml", &policy(&[rule("app", &["alpha"])])).unwrap();
-    let change = |setup: Setup| {
-        let setup = setup.without_flag("issuer").flag("token-verification", "delegated");
-        setup.flag("policy", map.path().display())
-    };
-    let world = World::with(change).await;
-    for (pod, told) in [(pod("app-0"), "alpha"), (PodSpec::new("default", "bare", "bare-0"), "no targets")] {
-        let token = world.token(&pod);
-        assert_eq!(world.agent.ask(&token).await.unwrap().status, 200);
-        let answer = world.agent.get("/v1/credentials/theirs", &[("authorization", &token)]).await.unwrap();
+    let map = ConfigMap::new("policy.yaml", &policy(&[rule("app", &["alpha"]), rule("other", &["theirs", "alpha"])])).unwrap();
+    let world = World::with(|setup| delegated(setup).flag("policy", map.path().display())).await;
+    let roles = [role("app", "alpha"), role("other", "theirs"), role("other", "alpha")];
+    put_open(&world.cloud, ASSOCIATED, &roles);
+    let [app, bare] = [pod("app-0"), PodSpec::new("default", "bare", "bare-0")].map(|pod| world.token(&pod));
+    for (token, target, told) in [(&app, "theirs", "alpha"), (&bare, "theirs", "no targets"), (&bare, "alpha", "no targets")] {
+        let answer = world.agent.get(&format!("/v1/credentials/{target}"), &[("authorization", token)]).await.unwrap();
         assert!(answer.status == 403 && answer.body.contains(told), "{}", answer.body);
     }
-    assert_eq!(world.exchanges(), 2, "each was named with its first credential");
+    for path in ["/v1/credentials", "/v1/credentials/alpha"] {
+        assert_eq!(world.agent.get(path, &[("authorization", &app)]).await.unwrap().status, 200);
+    }
+    let asked = [subject("app"), subject("bare"), role("app", "alpha")];
+    assert_eq!(asked_for(&world.cloud), asked, "each was named with its first credential, and has its own only");
 }
 
 #[tokio::test]
@@ -234,11 +249,11 @@ const PATHS: [&str; 33] = [
     "/v1/credentials/default/other",
     "/v1/credentials/default%2fother",
     "/v1/credentials/system:serviceaccount:default:other",
-    "/v1/credentials/arn:aws:iam::222222222222:role/theirs",
+    "/v1/credentials/arn:aws:iam::222222222222:role/other-theirs",
     "/v1/credentials/theirs?NAME=mine",
     "/v1/credentials?target=theirs",
     "/v1/credentials?name=theirs&serviceAccount=other&namespace=default",
-    "/v1/credentials?roleArn=arn:aws:iam::222222222222:role/theirs",
+    "/v1/credentials?roleArn=arn:aws:iam::222222222222:role/other-theirs",
     "/v1/credentials?/theirs",
     "/v1/credentials#theirs",
     "/v1/credentials/\u{ff54}heirs",
@@ -265,7 +280,7 @@ const WISHES: [&str; 5] = [
     "theirs",
     "target=theirs; role=theirs",
     "/v1/credentials/theirs",
-    "arn:aws:iam::222222222222:role/theirs",
+    "arn:aws:iam::222222222222:role/other-theirs",
     "system:serviceaccount:default:other",
 ];
 
@@ -273,7 +288,8 @@ fn wishes(world: &World, token: &str, victim: &str) -> Vec<String> {
     let absolute = format!("http://{}/v1/credentials/theirs", world.agent.address());
     let paths = PATHS.into_iter().chain([absolute.as_str()]).map(|path| once(world, path, token, ""));
     let headers = HEADERS.iter().flat_map(|name| WISHES.iter().map(move |wish| format!("{name}: {wish}\r\n")));
-    let headers = headers.map(|header| once(world, "/v1/credentials", token, &header));
+    let defaults = ["/v1/credentials", "/v1/credentials/ours"];
+    let headers = headers.flat_map(|header| defaults.map(|path| once(world, path, token, &header)));
     let proxied = ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"].map(|name| format!("{name}: 10.0.0.9\r\n"));
     let proxied = proxied.iter().map(|header| once(world, "/v1/credentials/theirs", token, header));
     let second = format!("Authorization: {victim}\r\n");
@@ -288,21 +304,29 @@ fn wishes(world: &World, token: &str, victim: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn whatever_a_request_carries_its_caller_gets_its_own_role_or_nothing() {
-    let map = ConfigMap::new("policy.yaml", &policy(&[rule("app", &["mine"]), rule("other", &["theirs"])])).unwrap();
+    let rules = [rule("app", &["mine", "ours"]), rule("other", &["theirs", "ours"])];
+    let map = ConfigMap::new("policy.yaml", &policy(&rules)).unwrap();
     let world = world_with(&map).await;
+    let roles = [role("app", "mine"), role("app", "ours"), role("other", "theirs"), role("other", "ours")];
+    put_open(&world.cloud, ASSOCIATED, &roles);
     let [token, victim] = [pod("app-0"), PodSpec::new("default", "other", "other-0")].map(|pod| world.token(&pod));
-    let own = world.agent.ask(&token).await.unwrap().body;
+    let ours = async |token: &str| world.agent.get("/v1/credentials/ours", &[("authorization", token)]).await.unwrap();
+    let own = [world.agent.ask(&token).await.unwrap().body, ours(&token).await.body];
     assert_eq!(world.agent.ask(&victim).await.unwrap().status, 200);
     let (mut served, mut refused) = (0, 0);
     for request in wishes(&world, &token, &victim) {
         let answer = exchange(&world, request.as_bytes()).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         match head.get(..12).unwrap() {
-            "HTTP/1.1 200" if body == own => served += 1,
+            "HTTP/1.1 200" if own.iter().any(|own| own == body) => served += 1,
             "HTTP/1.1 400" | "HTTP/1.1 401" | "HTTP/1.1 403" | "HTTP/1.1 404" if !body.contains("ASIA") => refused += 1,
             _ => panic!("{request:?}: {answer:?}"),
         }
     }
-    assert!(served > 40 && refused > 35, "{served} {refused}");
-    assert_eq!(world.exchanges(), 2, "AWS was asked for nobody and nothing else");
+    assert!(served > 80 && refused > 35, "{served} {refused}");
+    let asked = [subject("app"), role("app", "ours"), subject("other")];
+    assert_eq!(asked_for(&world.cloud), asked, "AWS was asked for nobody and nothing else");
+    let theirs = ours(&victim).await;
+    assert!(theirs.status == 200 && !own.contains(&theirs.body), "the same NAME is another role to another caller");
+    assert_eq!(asked_for(&world.cloud).last(), Some(&role("other", "ours")));
 }

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use credlet::grants::file::PolicyFile;
 use credlet::sim::cloud::{self, Cloud};
+use credlet::sim::iam::role::Role;
 use credlet::sim::pod::PodSpec;
+use credlet::sim::role_request::RoleRequest;
 use serde_json::{Value, json};
 
+use crate::chains::{asked_for, federated, trust};
 use crate::harness::api_server::{ApiServer, Health, TOKEN};
 use crate::harness::http::Answer;
 use crate::laboratory::{Laboratory, clock};
@@ -110,6 +113,50 @@ async fn a_changed_annotation_counts_within_a_minute() {
 }
 
 #[tokio::test]
+async fn a_changed_role_is_served_within_a_minute() {
+    let [first, second] = ["first", "second"].map(|name| format!("arn:aws:iam::111111111111:role/{name}"));
+    let scene = Scene::new(json!({ "eks.amazonaws.com/role-arn": first })).await;
+    let cloud = &scene.laboratory.cloud;
+    for role in [&first, &second] {
+        cloud.put_role(federated(cloud, role));
+    }
+    let before = scene.ask_by_web_identity().await;
+    assert_eq!(before.status, 200, "{}", before.body);
+    scene.annotate(&json!({ "eks.amazonaws.com/role-arn": second }));
+    scene.laboratory.pass(MINUTE).await;
+    let after = scene.ask_by_web_identity().await;
+    assert!(after.status == 200 && after.body != before.body, "{}", after.body);
+    assert_eq!(asked_for(cloud), [first, second]);
+}
+
+#[tokio::test]
+async fn the_way_that_annotations_name_is_gone_with_all_that_they_say() {
+    let [base, target] = ["arn:aws:iam::111111111111:role/base", "arn:aws:iam::222222222222:role/target"];
+    let scene = Scene::new(json!({
+        "eks.amazonaws.com/role-arn": base,
+        "credlet.io/target-role-arn": target,
+        "credlet.io/external-id": "{cluster}/{namespace}",
+        "credlet.io/session-name": "{serviceAccount}@{namespace}",
+        "credlet.io/duration": "2h",
+    }))
+    .await;
+    let cloud = &scene.laboratory.cloud;
+    cloud.put_role(federated(cloud, base).maximum(120 * MINUTE));
+    let by_external_id = trust(base, r#""sts:AssumeRole","Condition":{"StringEquals":{"sts:ExternalId":"demo/default"}}"#);
+    cloud.put_role(Role::new(target, &by_external_id).unwrap());
+    let answer = scene.ask_by_web_identity().await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(answer.json()["AccountId"], "222222222222");
+    let roles: Vec<RoleRequest> = cloud.calls().into_iter().filter_map(|call| call.role).collect();
+    let session_name = "app@default".to_owned();
+    let plain = RoleRequest { session_name, ..RoleRequest::default() };
+    let first = RoleRequest { role_arn: base.to_owned(), duration: Some(120 * MINUTE), ..plain.clone() };
+    let external_id = Some("demo/default".to_owned());
+    let second = RoleRequest { role_arn: target.to_owned(), duration: Some(60 * MINUTE), external_id, ..plain };
+    assert_eq!(roles, [first, second]);
+}
+
+#[tokio::test]
 async fn a_change_that_changes_no_grant_drops_nothing() {
     let scene = Scene::new(json!({})).await;
     let before = scene.ask().await.body;
@@ -173,10 +220,27 @@ async fn an_account_made_anew_is_not_the_tokens() {
 async fn without_an_account_the_token_alone_decides() {
     let scene = Scene::new(json!({})).await;
     scene.server.delete("default", "app");
+    let unknown = scene.laboratory.ask_at("/v1/credentials/name", &scene.pod).await;
+    assert!(unknown.status == 403 && unknown.body.contains("no targets"), "{}", unknown.body);
+    assert_eq!(scene.reads(), 0, "annotations make no targets");
     assert_eq!(scene.ask().await.status, 200, "EKS Auth's to decide");
     let answer = scene.ask_by_web_identity().await;
     assert!(answer.status == 403 && answer.body.contains("deleted"), "{}", answer.body);
-    assert_eq!(scene.reads(), 1);
+}
+
+#[tokio::test]
+async fn an_account_that_comes_back_is_its_new_pods_at_once() {
+    let scene = Scene::new(json!({})).await;
+    scene.server.delete("default", "app");
+    assert!(scene.ask_by_web_identity().await.body.contains("deleted"));
+    let role = "arn:aws:iam::111111111111:role/app";
+    scene.laboratory.cloud.put_role(federated(&scene.laboratory.cloud, role));
+    let new = PodSpec { service_account_uid: "new-uid".to_owned(), ..pod("app-1") };
+    scene.server.put("default", "app", "new-uid", &json!({ "eks.amazonaws.com/role-arn": role }));
+    scene.laboratory.pass(Duration::from_secs(2)).await;
+    let token = scene.laboratory.cloud.keys().token(&new, "sts.amazonaws.com", TOKEN_LIFE);
+    let answer = scene.laboratory.ask(&token).await;
+    assert_eq!(answer.status, 200, "a 403 ends an SDK's search: {}", answer.body);
 }
 
 #[tokio::test]

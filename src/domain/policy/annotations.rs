@@ -68,7 +68,7 @@ impl Annotations {
     fn web_identity(&self) -> Result<&ExchangeTemplate, Refusal> {
         match &self.web_identity {
             Some(Ok(web_identity)) => Ok(web_identity),
-            Some(Err(fault)) => Err(Faults::from(fault.clone()).refusal()),
+            Some(Err(fault)) => Err(faulty(&Faults::from(fault.clone()))),
             None => {
                 let advice = format!("Nothing gives this pod a role: annotate its service account with {ROLE}");
                 Err(no_role("no role annotation", advice))
@@ -77,15 +77,14 @@ impl Annotations {
     }
 }
 
-impl Faults {
-    /// What a caller is told whose service account bears faulty annotations: the first one.
-    #[must_use]
-    pub fn refusal(&self) -> Refusal {
-        let first = self.0.first().map(Fault::what).unwrap_or_default();
-        let more = self.0.len().saturating_sub(1);
-        let and_more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
-        no_role(self.to_string(), format!("An annotation of this pod's service account is wrong: {first}{and_more}"))
-    }
+/// What a caller is told whose service account bears faulty annotations: the first of the faults. The audit has all, in one line.
+#[must_use]
+pub fn faulty(annotations: &Faults) -> Refusal {
+    let faults: Vec<String> = annotations.0.iter().map(Fault::what).collect();
+    let first = faults.first().map_or("", String::as_str);
+    let more = faults.len().saturating_sub(1);
+    let and_more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+    no_role(faults.join("; "), format!("An annotation of this pod's service account is wrong: {first}{and_more}"))
 }
 
 /// What a caller is told whose token's audience leads nowhere by itself.

@@ -5,19 +5,20 @@
 //!
 //! A file becomes a tree whose nodes know their lines (`yaml`), which is walked (`cursor`) into rules (`file`, `rule`, `exchange`,
 //! `hop`) of checked parts (`glob`, `arn`, `lifetime`, `template`, `parameter`); every fault on the way is noted (`fault`). Rules
-//! and [`Annotations`] come down to a way to a credential with its variables open (`recipe`), and that to a [`Grant`].
+//! and [`Annotations`] come down to a way to a credential with its variables open (`recipe`), and that, for one [`Claimant`], to a
+//! [`Grant`] (`case`).
 
 use std::sync::Arc;
 
-use crate::domain::identity::Identity;
-use crate::domain::policy::annotations::no_default;
-use crate::domain::policy::exchange::ExchangeTemplate;
-use crate::domain::policy::recipe::{Origin, Recipe, no_role};
+use crate::domain::policy::case::by_audience;
+use crate::domain::policy::recipe::Recipe;
 use crate::domain::policy::template::Values;
-use crate::domain::refusal::{Reason, Refusal};
+use crate::domain::refusal::Refusal;
 
 mod annotations;
 mod arn;
+mod case;
+mod claimant;
 mod cursor;
 mod exchange;
 mod fault;
@@ -36,7 +37,9 @@ mod template;
 mod tests;
 mod yaml;
 
-pub use annotations::Annotations;
+pub use annotations::{Annotations, faulty};
+pub use case::Case;
+pub use claimant::Claimant;
 pub use fault::{Fault, Faults};
 pub use grant::{Exchange, Grant, Hop, WebIdentity};
 pub use rule::Rule;
@@ -46,45 +49,6 @@ pub const POD_IDENTITY_AUDIENCE: &str = "pods.eks.amazonaws.com";
 
 /// The audience of tokens for STS web identity.
 pub const WEB_IDENTITY_AUDIENCE: &str = "sts.amazonaws.com";
-
-/// Whom the policy is asked about. Where AWS verified the token, only the first two are known.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Claimant {
-    /// Namespace of pod and service account.
-    pub namespace: String,
-    /// Name of the service account.
-    pub service_account: String,
-    /// Name of the pod.
-    pub pod: Option<String>,
-    /// UID of the pod.
-    pub pod_uid: Option<String>,
-    /// Name of the node.
-    pub node: Option<String>,
-}
-
-impl Claimant {
-    /// A claimant of whom no more is known.
-    #[must_use]
-    pub fn new(namespace: impl Into<String>, service_account: impl Into<String>) -> Self {
-        let (namespace, service_account) = (namespace.into(), service_account.into());
-        Self { namespace, service_account, pod: None, pod_uid: None, node: None }
-    }
-}
-
-impl From<&Identity> for Claimant {
-    fn from(identity: &Identity) -> Self {
-        Self {
-            namespace: identity.namespace.clone(),
-            service_account: identity.service_account.clone(),
-            pod: Some(identity.pod.clone()),
-            pod_uid: Some(identity.pod_uid.clone()),
-            node: identity.node.clone(),
-        }
-    }
-}
-
-/// Names of targets that a refusal lists; there is no telling how many an operator makes.
-const LISTED_TARGETS: usize = 20;
 
 /// The policy in force.
 #[derive(Debug, Clone, Default)]
@@ -128,69 +92,20 @@ impl Policy {
         self.rules.iter().enumerate().filter_map(covered).collect()
     }
 
-    /// The rule about `who` and its index from 0: the first one that matches.
+    /// The case of `who`. Looks through the rules.
     #[must_use]
-    pub fn rule(&self, who: &Claimant) -> Option<(usize, &Rule)> {
-        self.rules.iter().enumerate().find(|(_, rule)| rule.matches(who))
+    pub fn case<'a>(&'a self, who: &'a Claimant) -> Case<'a> {
+        let rule = self.rules.iter().enumerate().find(|(_, rule)| rule.matches(who));
+        Case { rule, values: Values { who, cluster: self.cluster.as_deref() } }
     }
 
-    /// Whether a rule is about `who`, so that its annotations don't matter.
-    #[must_use]
-    pub fn decides(&self, who: &Claimant) -> bool {
-        self.rule(who).is_some()
-    }
-
-    /// What `who` may have whose token bears `audience`; `target` is the NAME of the request, if it bore one, and `annotations`
-    /// are those of its service account, if they count.
+    /// What a caller may have of whom nothing is known but a token for `audience`: no rule applies before it is named. `annotated`
+    /// says whether annotations may count then.
     ///
     /// # Errors
-    /// `no_target` for a NAME that is none of the caller's, `no_role` when nothing leads to a role.
-    pub fn grant(
-        &self,
-        who: &Claimant,
-        audience: &Arc<str>,
-        target: Option<&str>,
-        annotations: Option<&Annotations>,
-    ) -> Result<Grant, Refusal> {
-        let recipe = match (self.rule(who), target, annotations) {
-            (Some((_, rule)), ..) => by_rule(rule, target)?,
-            (None, Some(_), _) => return Err(no_target(&[])),
-            (None, None, Some(annotations)) => annotations.recipe(audience)?,
-            (None, None, None) => by_audience(audience)?,
-        };
-        recipe.grant(audience, target, &Values { who, cluster: self.cluster.as_deref() })
+    /// `no_role` when nothing leads to a role.
+    pub fn unruled(&self, audience: &Arc<str>, annotated: bool) -> Result<Grant, Refusal> {
+        let recipe = Recipe { leads_on: annotated || !self.rules.is_empty(), ..by_audience(audience)? };
+        recipe.grant(audience, None, &Values { who: &Claimant::unknown(), cluster: self.cluster.as_deref() })
     }
-}
-
-fn by_rule<'a>(rule: &'a Rule, target: Option<&str>) -> Result<Recipe<'a>, Refusal> {
-    let chain = match target {
-        None => &rule.chain,
-        Some(name) => rule.targets.get(name).ok_or_else(|| no_target(&rule.targets().collect::<Vec<_>>()))?,
-    };
-    Ok(Recipe { origin: Origin::Rule(rule.line()), exchange: &rule.exchange, chain, leads_on: rule.targets().next().is_some() })
-}
-
-fn by_audience(audience: &str) -> Result<Recipe<'static>, Refusal> {
-    match audience {
-        POD_IDENTITY_AUDIENCE => {
-            Ok(Recipe { origin: Origin::Audience, exchange: &ExchangeTemplate::PodIdentity, chain: &[], leads_on: false })
-        }
-        WEB_IDENTITY_AUDIENCE => {
-            let advice = "No rule of this node's policy gives this pod a role, and annotations of service accounts don't count \
-                          here: ask the cluster's operator for a rule, or for --service-account-roles";
-            Err(no_role("no rule, and annotations don't count", advice))
-        }
-        other => Err(no_default(other)),
-    }
-}
-
-fn no_target(names: &[&str]) -> Refusal {
-    let advice = match names.get(..LISTED_TARGETS) {
-        _ if names.is_empty() => "This pod's service account has no targets: ask for /v1/credentials, without a name".to_owned(),
-        Some(first) if names.len() > LISTED_TARGETS => {
-            format!("This pod's service account has these targets: {} and {} more", first.join(", "), names.len() - first.len())
-        }
-        _ => format!("This pod's service account has these targets: {}", names.join(", ")),
-    };
-    Refusal::new(Reason::NoTarget, "no target of that name").advice(advice)
 }

@@ -167,7 +167,7 @@ mod tests {
 
     fn who() -> Claimant {
         let (pod, pod_uid) = (Some("app-0".into()), Some("0b6bfad1".into()));
-        Claimant { pod, pod_uid, ..Claimant::new("team-a", "builder") }
+        Claimant { pod, pod_uid, ..Claimant::hypothetical("team-a", "builder") }
     }
 
     fn render(text: &str, parameter: Parameter, who: &Claimant) -> Result<String, Unrendered> {
@@ -222,7 +222,7 @@ mod tests {
             one in "[ab-]{1,63}", one_account in "[ab.-]{1,80}", other in "[ab-]{1,63}", other_account in "[ab.-]{1,80}",
         ) {
             let name = |namespace: &str, account: &str| {
-                let who = Claimant::new(namespace, account);
+                let who = Claimant::hypothetical(namespace, account);
                 Template::default_session_name().render(&Values { who: &who, cluster: None }).unwrap()
             };
             let same = (&one, &one_account) == (&other, &other_account);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::domain::refusal::Reason;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const CI: &str = "arn:aws:iam::111111111111:role/ci-account-iam-role";
@@ -40,7 +41,7 @@ fn policy(text: &str) -> Policy {
 }
 
 fn ci() -> Claimant {
-    Claimant::new("ci-namespace", "ci-serviceaccount")
+    Claimant::hypothetical("ci-namespace", "ci-serviceaccount")
 }
 
 fn hop(role: &str, session_name: &str) -> Hop {
@@ -75,9 +76,9 @@ fn refused(grant: Result<Grant, Refusal>) -> (Reason, String) {
 #[test]
 fn the_example_of_the_contract_means_what_it_says() {
     let (policy, sts, eks) = (policy(EXAMPLE), WEB_IDENTITY_AUDIENCE.into(), POD_IDENTITY_AUDIENCE.into());
-    let default = policy.grant(&ci(), &sts, None, None).unwrap();
+    let default = policy.case(&ci()).grant(&sts, None, None).unwrap();
     assert_eq!((default.exchange(), default.chain()), (&web_identity(CI, "ci-namespace-ci-serviceaccount"), &[][..]));
-    let target = policy.grant(&ci(), &sts, Some("target-env"), None).unwrap();
+    let target = policy.case(&ci()).grant(&sts, Some("target-env"), None).unwrap();
     let expected = Hop {
         external_id: Some("demo/ci-namespace/ci-serviceaccount".into()),
         tags: vec![("team".into(), "ci".into())],
@@ -85,9 +86,9 @@ fn the_example_of_the_contract_means_what_it_says() {
         ..hop(TARGET, "xactarget")
     };
     assert_eq!((target.exchange(), target.chain(), target.target()), (default.exchange(), &[expected][..], Some("target-env")));
-    let plain = policy.grant(&Claimant::new("default", "s3-sa"), &eks, None, None).unwrap();
+    let plain = policy.case(&Claimant::hypothetical("default", "s3-sa")).grant(&eks, None, None).unwrap();
     assert_eq!((plain.exchange(), plain.chain()), (&Exchange::PodIdentity, &[][..]));
-    let team = policy.grant(&Claimant::new("team-a", "any"), &eks, None, None).unwrap();
+    let team = policy.case(&Claimant::hypothetical("team-a", "any")).grant(&eks, None, None).unwrap();
     let shared = hop("arn:aws:iam::333333333333:role/shared", "team-a.any");
     assert_eq!((team.exchange(), team.chain()), (&Exchange::PodIdentity, &[shared][..]));
     assert_eq!(policy.warnings(), []);
@@ -103,27 +104,39 @@ fn the_first_rule_that_matches_decides_alone() {
 ",
     );
     let role = |namespace: &str, account: &str| {
-        let grant = policy.grant(&Claimant::new(namespace, account), &WEB_IDENTITY_AUDIENCE.into(), None, None).unwrap();
+        let grant =
+            policy.case(&Claimant::hypothetical(namespace, account)).grant(&WEB_IDENTITY_AUDIENCE.into(), None, None).unwrap();
         let Exchange::WebIdentity(web) = grant.exchange() else { panic!("{grant:?}") };
         web.role.rsplit('/').next().map(str::to_owned)
     };
     assert_eq!([role("a", "s"), role("b", "s"), role("a", "s-1")].map(Option::unwrap), ["one", "two", "one"]);
     let never: Vec<String> = policy.warnings().iter().map(ToString::to_string).collect();
     assert_eq!(never, ["line 4: rules[2]: never decides: the rule in line 2 matches all that it could"]);
-    assert!(policy.decides(&Claimant::new("a", "x")) && !policy.decides(&Claimant::new("b", "x")));
+    let open = |namespace: &str| policy.case(&Claimant::hypothetical(namespace, "x")).is_open(None);
+    assert!(!open("a") && open("b"));
+}
+
+#[test]
+fn what_an_unknown_caller_gets_leads_on_where_anything_may_follow() {
+    let (eks, none) = (Arc::from(POD_IDENTITY_AUDIENCE), Policy::without_rules(Some("demo".into())));
+    let unruled = |policy: &Policy, annotated| policy.unruled(&eks, annotated).unwrap();
+    let leads_on = [unruled(&none, false), unruled(&none, true), unruled(&policy(EXAMPLE), false)].map(|grant| grant.leads_on());
+    assert_eq!(leads_on, [false, true, true]);
+    let plain = none.case(&ci()).grant(&eks, None, None).unwrap();
+    assert_eq!(unruled(&policy(EXAMPLE), true), plain);
 }
 
 #[test]
 fn a_rule_wins_over_annotations() {
     let annotations = annotations(&[("eks.amazonaws.com/role-arn", TARGET)]).unwrap();
-    let grant = policy(EXAMPLE).grant(&ci(), &WEB_IDENTITY_AUDIENCE.into(), None, Some(&annotations)).unwrap();
+    let grant = policy(EXAMPLE).case(&ci()).grant(&WEB_IDENTITY_AUDIENCE.into(), None, Some(&annotations)).unwrap();
     assert_eq!(grant.exchange(), &web_identity(CI, "ci-namespace-ci-serviceaccount"));
 }
 
 #[test]
 fn without_a_rule_the_audience_decides_and_names_are_nobodys() {
     let policy = Policy::without_rules(Some("demo".into()));
-    let ask = |audience: &str, target| policy.grant(&ci(), &audience.into(), target, None);
+    let ask = |audience: &str, target| policy.case(&ci()).grant(&audience.into(), target, None);
     assert_eq!(ask(POD_IDENTITY_AUDIENCE, None).unwrap().exchange(), &Exchange::PodIdentity);
     let (reason, advice) = refused(ask(WEB_IDENTITY_AUDIENCE, None));
     assert!(reason == Reason::NoRole && advice.contains("--service-account-roles"), "{advice}");
@@ -131,7 +144,7 @@ fn without_a_rule_the_audience_decides_and_names_are_nobodys() {
     assert!(reason == Reason::NoRole && advice.contains("audience https://example.com"), "{advice}");
     let (reason, advice) = refused(ask(POD_IDENTITY_AUDIENCE, Some("target-env")));
     assert!(reason == Reason::NoTarget && advice.contains("has no targets"), "{advice}");
-    let (_, advice) = refused(Policy::without_rules(None).grant(&ci(), &POD_IDENTITY_AUDIENCE.into(), None, None));
+    let (_, advice) = refused(Policy::without_rules(None).case(&ci()).grant(&POD_IDENTITY_AUDIENCE.into(), None, None));
     assert!(advice.contains("--cluster-name"), "{advice}");
 }
 
@@ -149,8 +162,9 @@ fn a_name_is_good_among_the_callers_own_targets_only() {
         targets(&many),
     );
     let policy = policy(&text);
-    let ask =
-        |namespace: &str, name| policy.grant(&Claimant::new(namespace, "s"), &WEB_IDENTITY_AUDIENCE.into(), Some(name), None);
+    let ask = |namespace: &str, name| {
+        policy.case(&Claimant::hypothetical(namespace, "s")).grant(&WEB_IDENTITY_AUDIENCE.into(), Some(name), None)
+    };
     assert_eq!(ask("a", "m").unwrap().chain(), [hop(TARGET, "a.s")]);
     let (reason, advice) = refused(ask("a", "t10"));
     assert_eq!((reason, &*advice), (Reason::NoTarget, "This pod's service account has these targets: b, m, z"));
@@ -162,7 +176,8 @@ fn a_name_is_good_among_the_callers_own_targets_only() {
 
 #[test]
 fn pod_identity_takes_its_own_tokens_only() {
-    let grant = policy(EXAMPLE).grant(&Claimant::new("default", "s3-sa"), &WEB_IDENTITY_AUDIENCE.into(), None, None);
+    let grant =
+        policy(EXAMPLE).case(&Claimant::hypothetical("default", "s3-sa")).grant(&WEB_IDENTITY_AUDIENCE.into(), None, None);
     let (reason, advice) = refused(grant);
     assert_eq!(reason, Reason::NoRole);
     assert!(advice.contains("rule in line 3 ") && advice.contains("audience pods.eks.amazonaws.com only"), "{advice}");
@@ -174,7 +189,7 @@ fn a_variable_without_a_value_is_a_refusal_that_names_it() {
         [("{podUid}", "{podUid}, which is not known where only AWS"), ("{node}", "{node}, which this pod's token")]
     {
         let text = format!("rules:\n- match: {{namespace: a, serviceAccount: s}}\n  role: {CI}\n  sessionName: '{text}'\n");
-        let grant = policy(&text).grant(&Claimant::new("a", "s"), &WEB_IDENTITY_AUDIENCE.into(), None, None);
+        let grant = policy(&text).case(&Claimant::hypothetical("a", "s")).grant(&WEB_IDENTITY_AUDIENCE.into(), None, None);
         let (reason, advice) = refused(grant);
         assert!(reason == Reason::NoRole && advice.contains(expected) && advice.contains("line 2"), "{advice}");
     }
@@ -185,8 +200,8 @@ fn what_aws_would_not_take_is_a_refusal_not_a_cut() {
     let text = format!(
         "rules:\n- match: {{namespace: a, serviceAccount: s}}\n  role: {CI}\n  chain: [{{role: '{TARGET}', tags: {{pod: '{{pod}}-{{pod}}'}}}}]\n"
     );
-    let who = Claimant { pod: Some("p".repeat(200)), ..Claimant::new("a", "s") };
-    let (reason, advice) = refused(policy(&text).grant(&who, &WEB_IDENTITY_AUDIENCE.into(), None, None));
+    let who = Claimant { pod: Some("p".repeat(200)), ..Claimant::hypothetical("a", "s") };
+    let (reason, advice) = refused(policy(&text).case(&who).grant(&WEB_IDENTITY_AUDIENCE.into(), None, None));
     assert!(reason == Reason::NoRole && advice.contains("a tag's value"), "{advice}");
 }
 
@@ -197,8 +212,9 @@ fn annotations_lead_from_either_audience() {
     let own = [("credlet.io/session-name", "{serviceAccount}@{namespace}"), ("credlet.io/duration", "2h")];
     let whole = [&[irsa][..], &target, &own].concat();
     let policy = Policy::without_rules(Some("demo".into()));
-    let ask =
-        |pairs: &[(&str, &str)], audience: &str| policy.grant(&ci(), &audience.into(), None, Some(&annotations(pairs).unwrap()));
+    let ask = |pairs: &[(&str, &str)], audience: &str| {
+        policy.case(&ci()).grant(&audience.into(), None, Some(&annotations(pairs).unwrap()))
+    };
     let name = "ci-serviceaccount@ci-namespace";
     let last = Hop { external_id: Some("demo-x".into()), ..hop(TARGET, name) };
 
@@ -240,7 +256,9 @@ fn faulty_annotations_are_told_all_and_by_name() {
         faults.to_string().contains("credlet.io/sessionname: is not known: did you mean credlet.io/session-name?"),
         "{faults}"
     );
-    let (reason, advice) = refused(Err(faults.refusal()));
+    let refusal = faulty(&faults);
+    assert!(refusal.cause.matches("credlet.io/").count() >= 5 && !refusal.cause.contains('\n'), "{}", refusal.cause);
+    let (reason, advice) = refused(Err(refusal));
     assert!(reason == Reason::NoRole && advice.contains(" credlet.io/") && advice.ends_with("(and 4 more)"), "{advice}");
 
     let lonely =
@@ -252,8 +270,8 @@ fn faulty_annotations_are_told_all_and_by_name() {
 fn the_annotation_of_irsa_matters_only_where_it_is_needed() {
     let odd = annotations(&[("eks.amazonaws.com/role-arn", "arn:aws:iam::ACCOUNT_ID:role/from-a-chart")]).unwrap();
     let policy = Policy::without_rules(Some("demo".into()));
-    assert!(policy.grant(&ci(), &POD_IDENTITY_AUDIENCE.into(), None, Some(&odd)).is_ok());
-    let (reason, advice) = refused(policy.grant(&ci(), &WEB_IDENTITY_AUDIENCE.into(), None, Some(&odd)));
+    assert!(policy.case(&ci()).grant(&POD_IDENTITY_AUDIENCE.into(), None, Some(&odd)).is_ok());
+    let (reason, advice) = refused(policy.case(&ci()).grant(&WEB_IDENTITY_AUDIENCE.into(), None, Some(&odd)));
     assert!(
         reason == Reason::NoRole && advice.contains("eks.amazonaws.com/role-arn: \"ACCOUNT_ID\" is not an account"),
         "{advice}"
@@ -265,9 +283,12 @@ fn ten_thousand_rules_are_read_and_the_last_one_found() {
     let rule = |number| format!("- {{match: {{namespace: 'team-{number}-*', serviceAccount: '*'}}}}\n");
     let text: String = std::iter::once("rules:\n".to_owned()).chain((0..10_000).map(rule)).collect();
     let policy = policy(&text);
-    assert_eq!(policy.rule(&Claimant::new("team-9999-x", "s")).map(|(index, rule)| (index, rule.line())), Some((9999, 10_001)));
+    assert_eq!(
+        policy.case(&Claimant::hypothetical("team-9999-x", "s")).rule().map(|(index, rule)| (index, rule.line())),
+        Some((9999, 10_001))
+    );
     let audience: Arc<str> = POD_IDENTITY_AUDIENCE.into();
-    assert!(policy.grant(&Claimant::new("team-9999-x", "s"), &audience, None, None).is_ok());
+    assert!(policy.case(&Claimant::hypothetical("team-9999-x", "s")).grant(&audience, None, None).is_ok());
     let faults = Policy::parse(&(text + &rule(10_000)), None).unwrap_err();
     assert_eq!(faults.to_string(), "line 2: rules: has 10001 rules: 10000 are read at most");
 }

@@ -106,7 +106,8 @@ pub(in crate::exchange) fn order(subject: Subject, patience: Duration) -> Order 
         subject: Arc::new(subject),
         presented: Arc::new(presented),
         grant: Policy::without_rules(Some("demo".into()))
-            .grant(&Claimant::new("default", "s"), &POD_IDENTITY_AUDIENCE.into(), None, None)
+            .case(&Claimant::hypothetical("default", "s"))
+            .grant(&POD_IDENTITY_AUDIENCE.into(), None, None)
             .unwrap(),
         urgency: Urgency::Foreground,
         deadline: Clock::System.now().mono + patience,
