@@ -105,6 +105,12 @@ impl Grant {
         &self.plan.chain
     }
 
+    /// Whether what it brings is made by a call that the node signs, and by no other: the base of a chain may be an older one.
+    #[must_use]
+    pub fn is_signed_by_node(&self) -> bool {
+        self.chain().is_empty() && *self.exchange() == Exchange::PodIdentity
+    }
+
     /// Whether other grants of this caller go on from the exchange's session.
     #[must_use]
     pub fn leads_on(&self) -> bool {
