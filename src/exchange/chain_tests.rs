@@ -125,14 +125,6 @@ async fn an_answer_of_another_role_or_without_a_member_is_a_bug() {
 }
 
 #[tokio::test]
-async fn a_role_that_is_none_calls_nobody() {
-    let cloud = Cloud::willing().await;
-    let grant = by_pod_identity(vec![hop("arn:aws:iam::222222222222:user/x")]);
-    assert_eq!(kind(&cloud.mint(&grant).await.unwrap_err()), "bug");
-    assert!(cloud.briefly().iter().all(|call| call.ends_with("AKIDNODE")));
-}
-
-#[tokio::test]
 async fn a_signature_that_is_refused_is_the_clocks_or_a_proxys() {
     let cause =
         "the signature by the session before is refused, as it is where this node's clock is wrong or a proxy alters requests";

@@ -8,7 +8,7 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 
 use crate::base::clock::Clock;
 use crate::domain::mint::{Failure, Mint, Order};
-use crate::domain::policy::{Exchange, Grant, WEB_IDENTITY_AUDIENCE, WebIdentity};
+use crate::domain::policy::{Exchange, Grant, RoleArn, WEB_IDENTITY_AUDIENCE, WebIdentity};
 use crate::egress::fake::{Answer, Fake, https};
 use crate::exchange::testing::sts::{CI, Call, Cloud, advice_of, altered, by_web_identity, document, error, order_for};
 use crate::exchange::testing::{Setup, Source, TOKEN, bug, delegated, kind, now};
@@ -19,7 +19,7 @@ async fn a_token_becomes_a_session_in_one_unsigned_call_of_a_node_without_creden
     let nothing = SharedCredentialsProvider::new(Source::Failing);
     let setup = Setup::at(Some(&fake.url()), https(&[]), nothing, Clock::simulated(now()));
     let asked = WebIdentity {
-        role: CI.into(),
+        role: RoleArn::parse(CI).unwrap(),
         session_name: "ci-ci".into(),
         duration: Duration::from_secs(7200),
         policy_arns: vec!["arn:aws:iam::aws:policy/ReadOnlyAccess".into(), "arn:aws:iam::111111111111:policy/p".into()],

@@ -4,6 +4,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::domain::policy::RoleArn;
+
 /// Permission to make and serve one credential, and how to make it. Only [`crate::domain::policy`] makes one. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Grant {
@@ -34,7 +36,7 @@ pub enum Exchange {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WebIdentity {
     /// `RoleArn`.
-    pub role: String,
+    pub role: RoleArn,
     /// `RoleSessionName`.
     pub session_name: String,
     /// `DurationSeconds`.
@@ -47,7 +49,7 @@ pub struct WebIdentity {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Hop {
     /// `RoleArn`.
-    pub role: String,
+    pub role: RoleArn,
     /// `RoleSessionName`.
     pub session_name: String,
     /// `DurationSeconds`, at most an hour: AWS gives a chained session no more.

@@ -37,6 +37,7 @@ mod tests;
 mod yaml;
 
 pub use annotations::Annotations;
+pub use arn::RoleArn;
 pub use fault::{Fault, Faults};
 pub use grant::{Exchange, Grant, Hop, WebIdentity};
 pub use rule::Rule;
