@@ -39,7 +39,7 @@ mod web_identity;
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The EKS cluster whose associations decide the roles; without it there is no Pod Identity exchange.
-    pub cluster_name: Option<String>,
+    pub cluster_name: Option<Arc<str>>,
     /// EKS Auth's address, in place of the SDK's.
     pub endpoint: Option<Url>,
 }
