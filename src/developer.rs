@@ -17,6 +17,7 @@ use crate::base::clock::{Clock, from_unix_seconds};
 use crate::base::secret::Secret;
 use crate::domain::credential::{Credential, LEAST_SERVED_LIFE, Provenance, Session};
 use crate::domain::mint::{Denial, Failure, Mint, Minting, Order};
+use crate::domain::policy::RoleArn;
 use crate::egress::aws::Aws;
 use crate::egress::fault::{AwsError, own_failure};
 use crate::egress::fetch::root_cause;
@@ -35,7 +36,7 @@ const SESSION_NAME_CHARS: usize = 64;
 #[derive(Debug)]
 pub struct Developer {
     profile: String,
-    role_arn: Option<String>,
+    role_arn: Option<RoleArn>,
     aws: Arc<Aws>,
     clock: Clock,
 }
@@ -43,7 +44,7 @@ pub struct Developer {
 impl Developer {
     /// Of `profile`, from which `aws` has its credentials; of the role behind it if there is one.
     #[must_use]
-    pub fn new(profile: String, role_arn: Option<String>, aws: Arc<Aws>, clock: Clock) -> Self {
+    pub fn new(profile: String, role_arn: Option<RoleArn>, aws: Arc<Aws>, clock: Clock) -> Self {
         Self { profile, role_arn, aws, clock }
     }
 
@@ -68,8 +69,8 @@ impl Developer {
         provider.provide_credentials().await.map_err(|error| self.unusable(&root_cause(&error)))
     }
 
-    async fn assume(&self, sts: &Client, role: &str) -> Result<Session, Failure> {
-        let call = sts.assume_role().role_arn(role).role_session_name(session_name(&self.profile));
+    async fn assume(&self, sts: &Client, role: &RoleArn) -> Result<Session, Failure> {
+        let call = sts.assume_role().role_arn(role.as_str()).role_session_name(session_name(&self.profile));
         let answer = call.send().await.map_err(|error| self.refused(&error, role))?;
         let arn = answer.assumed_role_user.map(|user| user.arn).ok_or_else(incomplete)?;
         session(answer.credentials.ok_or_else(incomplete)?, arn)
@@ -105,7 +106,7 @@ impl Developer {
         if life > LEAST_SERVED_LIFE { Ok(session) } else { Err(self.unusable("its credentials have ended")) }
     }
 
-    fn refused<E>(&self, error: &AwsError<E>, role: &str) -> Failure
+    fn refused<E>(&self, error: &AwsError<E>, role: &RoleArn) -> Failure
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {

@@ -33,7 +33,8 @@ impl Bench {
             .credentials_provider(SharedCredentialsProvider::new(source))
             .build();
         let aws = Arc::new(Aws::with_config(http, &context.metrics, sdk));
-        let developer = Developer::new("my profile".into(), role.map(str::to_owned), aws, context.clock.clone());
+        let developer =
+            Developer::new("my profile".into(), role.map(|role| RoleArn::parse(role).unwrap()), aws, context.clock.clone());
         Self { developer, fake, clock: context.clock }
     }
 

@@ -339,7 +339,8 @@ proptest! {
                     let keeps = ok || (servable && landed != Landed::Dropped);
                     prop_assert_eq!(keeps, entry.held().is_some());
                     prop_assert!(landed != Landed::Dropped || kind == 2);
-                    if ok && lifetime > 2 * LEAST_SERVED_LIFE {
+                    let left_at_latest_renewal = lifetime.mul_f64(1.0 - RENEW_AT_SHARE * (1.0 + JITTER));
+                    if ok && left_at_latest_renewal > LEAST_SERVED_LIFE {
                         let due = entry.renewal_due().unwrap();
                         prop_assert!(due < now.mono + lifetime - LEAST_SERVED_LIFE, "renewal comes before expiry");
                     }

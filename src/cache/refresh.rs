@@ -1,4 +1,4 @@
-//! Renewal ahead of need: one timer an entry, a few renewals at once, and a rest when the agent's own access to AWS is broken.
+//! Renewal ahead of need: one timer an entry, a few renewals at once, and a rest when the node's credentials are broken.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -17,16 +17,18 @@ use crate::cache::flight;
 use crate::cache::key::EntryKey;
 use crate::cache::slots::{Loaded, Slot};
 use crate::domain::mint::{Failure, Urgency};
+use crate::domain::policy::Grant;
 use crate::observe::metrics::Metrics;
 
 /// Renewals under way at once; the others wait here, where they cost nothing, in the order in which they fell due. Those of
 /// credentials near their end have places of their own.
 const AT_ONCE: usize = 6;
 const DUE_SOON_AT_ONCE: usize = 2;
-/// How long renewals rest after a fault of the agent's own access, until one of them tries again.
+/// How long renewals rest after a fault of the node's access, until one of them tries again.
 const REST: Duration = Duration::from_secs(15);
 
-/// Whether renewals rest: with broken node credentials every one of them would fail in the same way.
+/// Whether renewals rest that the node signs: with broken credentials every one of them would fail in the same way. The others
+/// neither rest, nor tell whether the node's credentials are good.
 #[derive(Debug, Default)]
 pub(super) struct Pause {
     until: Mutex<Option<Instant>>,
@@ -34,7 +36,10 @@ pub(super) struct Pause {
 
 impl Pause {
     /// When to come back, if renewals rest. The first to come after the rest tries for all, so it rests on for the others.
-    fn hold_back(&self, now: Now) -> Option<Instant> {
+    fn hold_back(&self, grant: &Grant, now: Now) -> Option<Instant> {
+        if !grant.is_signed_by_node() {
+            return None;
+        }
         let mut until = self.until.lock();
         match *until {
             None => None,
@@ -46,8 +51,11 @@ impl Pause {
         }
     }
 
-    /// Draws the conclusion from the result of any load.
-    pub(super) fn learn(&self, result: &Loaded, now: Now, metrics: &Metrics) {
+    /// Draws the conclusion from the result of a load of `grant`.
+    pub(super) fn learn(&self, grant: &Grant, result: &Loaded, now: Now, metrics: &Metrics) {
+        if !grant.is_signed_by_node() {
+            return;
+        }
         let broken = match result {
             Ok(_) | Err(Failure::Denied(_)) => None,
             Err(Failure::Misconfigured(_)) => Some(now.mono + REST),
@@ -57,7 +65,7 @@ impl Pause {
         metrics.cache.renewals_paused.set(i64::from(broken.is_some()));
         match (before, result) {
             (None, Err(failure)) => tracing::error!(error = %failure, "renewals rest; what is held goes on being served"),
-            (Some(_), _) if broken.is_none() => tracing::info!("the agent's own access to AWS works again; renewals go on"),
+            (Some(_), _) if broken.is_none() => tracing::info!("the node's own access to AWS works again; renewals go on"),
             _ => (),
         }
     }
@@ -156,7 +164,7 @@ impl Refresher {
         let Some(slot) = slot else { return };
         let Some((urgency, due)) = self.due(&slot) else { return };
         let now = self.shared.context.clock.now();
-        if let Some(until) = self.shared.pause.hold_back(now) {
+        if let Some(until) = self.shared.pause.hold_back(&slot.key.grant, now) {
             return self.sleep(slot.key.clone(), until);
         }
         if !slot.begin_renewal(now) {

@@ -114,9 +114,9 @@ fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opt
     let front = front(checks, flags, variable);
     let admin = admin(checks, flags);
     let cache = cache(checks, flags);
-    let token = token(checks, flags, variable, cache.as_ref().map_or(0, |cache| cache.capacity));
     let grants = grants(checks, flags, variable);
-    let cluster_name = grants.cluster_name.as_deref().map(str::to_owned);
+    let cluster_name = grants.cluster_name.clone();
+    let token = token(checks, flags, variable, cluster_name.clone(), cache.as_ref().map_or(0, |cache| cache.capacity));
     let exchange = exchange::Config { cluster_name, endpoint: checks.endpoint(flags.endpoint.as_deref()) };
     let pod_rate = checks.rate("pod-rate", &flags.pod_rate);
     let service_rate = checks.rate("max-service-qps", &flags.max_service_qps);
@@ -221,7 +221,13 @@ fn logging(checks: &mut Checks, flags: &ServerFlags) -> Option<logging::Config> 
     Some(logging::Config { level: level?, format: format? })
 }
 
-fn token(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>, capacity: usize) -> Option<token::Config> {
+fn token(
+    checks: &mut Checks,
+    flags: &ServerFlags,
+    variable: Lookup<'_>,
+    cluster: Option<Arc<str>>,
+    capacity: usize,
+) -> Option<token::Config> {
     let issuers = checks.issuers(&flags.issuer);
     let audiences = checks.audiences(&flags.audience);
     if !leads_anywhere(&audiences, flags) {
@@ -233,8 +239,7 @@ fn token(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>, capacit
     if mode == token::Mode::Delegated && !issuers.is_empty() {
         checks.fault("issuer", "has no effect with --token-verification delegated");
     }
-    let cluster = flags.cluster_name.as_deref().map(Arc::from);
-    if mode == token::Mode::Local && issuers.is_empty() && api_server.is_none() && cluster.is_none() {
+    if mode == token::Mode::Local && issuers.is_empty() && api_server.is_none() && flags.cluster_name.is_none() {
         checks.fault(
             "token-verification",
             "local needs keys (without --cluster-name it is always local): name an --issuer or a --cluster-name, or mount a service \

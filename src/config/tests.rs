@@ -34,6 +34,14 @@ fn the_incumbents_arguments_work() {
 }
 
 #[test]
+fn all_parts_share_one_name_of_the_cluster() {
+    let config = check("--cluster-name myeks", &[]).unwrap();
+    let names = [config.token.cluster, config.grants.cluster_name, config.exchange.cluster_name].map(Option::unwrap);
+    assert_eq!(&*names[0], "myeks");
+    assert!(names.iter().all(|name| Arc::ptr_eq(name, &names[0])));
+}
+
+#[test]
 fn all_faults_are_told_together() {
     let line = "--service-account-roles=maybe --policy /nowhere/policy.yaml \
                 --bind-hosts 0.0.0.0,nowhere --port 70000 --probe-port x --metrics-port -1 --issuer http://far.example \

@@ -123,13 +123,28 @@ impl<'a> Answer<'a> {
 
     /// What the service's own table does not know.
     fn unknown(&self) -> Failure {
-        match (self.status, self.code) {
-            (200..=299, _) => Failure::Bug("it can't be parsed".into()),
-            (400, code) if CALLER_REFUSED.contains(&code) => self.misconfigured(),
-            (400, code) if !code.is_empty() => Failure::Bug(self.label()),
-            // Whoever answers so is not the service: the signature check, a proxy, a captive portal, a wrong endpoint.
-            _ => self.misconfigured(),
+        match self.status {
+            200..=299 => Failure::Bug("it can't be parsed".into()),
+            _ if self.is_foreign() => self.misconfigured(),
+            _ => Failure::Bug(self.label()),
         }
+    }
+
+    /// Whether it is not the service who answers what its own table does not know, but somebody in front of it: the signature
+    /// check, a proxy, a captive portal, a wrong endpoint.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        match self.status {
+            200..=299 => false,
+            400 => self.code.is_empty() || self.refuses_caller(),
+            _ => true,
+        }
+    }
+
+    /// Whether it is by the signature check, as far as its code tells.
+    #[must_use]
+    pub fn refuses_caller(&self) -> bool {
+        CALLER_REFUSED.contains(&self.code)
     }
 
     /// A refusal of identity or role.
@@ -152,6 +167,12 @@ impl<'a> Answer<'a> {
     #[must_use]
     pub fn unavailable(&self) -> Failure {
         Failure::Unavailable(self.label())
+    }
+
+    /// No answer to the question that was asked, for `cause`.
+    #[must_use]
+    pub fn unavailable_since(&self, cause: &str) -> Failure {
+        Failure::Unavailable(format!("{cause}: {}", self.label()))
     }
 
     /// The agent's own access is at fault.

@@ -17,13 +17,12 @@ use crate::egress::fault::failure;
 use crate::exchange::answer::{Fault, Issued};
 use crate::exchange::fault;
 use crate::exchange::fault::advice::Link;
-use crate::exchange::role::Role;
 use crate::exchange::sts::{Sts, policies, seconds, session, unless_empty};
 use crate::observe::metrics::Operation;
 
 /// Goes from the session of `caller` to the role of `hop`, the `number`th of the order's chain, in one call.
 pub(super) async fn assume(sts: &Sts, order: &Order, (number, hop): (usize, &Hop), caller: &Issued) -> Result<Issued, Failure> {
-    let link = Link { role: Role::of_grant(&hop.role)?, hop, number, caller: &caller.session.assumed_role_arn };
+    let link = Link { hop, number, caller: &caller.session.assumed_role_arn };
     let client = sts.client(order).await?;
     sts.calls.make(Operation::AssumeRole, order, attempt(sts, client, &link, caller)).await
 }
@@ -44,7 +43,7 @@ async fn attempt(sts: &Sts, client: &Client, link: &Link<'_>, caller: &Issued) -
 fn request(client: &Client, hop: &Hop) -> AssumeRoleFluentBuilder {
     client
         .assume_role()
-        .role_arn(&hop.role)
+        .role_arn(hop.role.as_str())
         .role_session_name(&hop.session_name)
         .duration_seconds(seconds(hop.duration))
         .set_external_id(hop.external_id.clone())
@@ -69,7 +68,7 @@ fn signed_by(session: &Session) -> Builder {
 /// What `answer` holds, if that is of the role that was asked for.
 fn issued(answer: AssumeRoleOutput, link: &Link<'_>, caller: &Issued, now: Now) -> Result<Issued, Fault> {
     let upstream_request_id = answer.request_id().map(str::to_owned);
-    let asked = (&link.role, link.hop.session_name.as_str());
+    let asked = (&link.hop.role, link.hop.session_name.as_str());
     let session = session(answer.assumed_role_user, answer.credentials, asked, now)?;
     let role_arn = session.assumed_role_arn.clone();
     let mut provenance = Provenance { role_arn, upstream_request_id, ..caller.provenance.clone() };

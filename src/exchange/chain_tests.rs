@@ -125,11 +125,15 @@ async fn an_answer_of_another_role_or_without_a_member_is_a_bug() {
 }
 
 #[tokio::test]
-async fn a_role_that_is_none_calls_nobody() {
-    let cloud = Cloud::willing().await;
-    let grant = by_pod_identity(vec![hop("arn:aws:iam::222222222222:user/x")]);
-    assert_eq!(kind(&cloud.mint(&grant).await.unwrap_err()), "bug");
-    assert!(cloud.briefly().iter().all(|call| call.ends_with("AKIDNODE")));
+async fn a_signature_that_is_refused_is_the_clocks_or_a_proxys() {
+    let cause =
+        "the signature by the session before is refused, as it is where this node's clock is wrong or a proxy alters requests";
+    for (status, code) in [(403, "SignatureDoesNotMatch"), (400, "RequestExpired"), (400, "IncompleteSignature")] {
+        let expected = Failure::Unavailable(format!("{cause}: {code}, status {status}, request r-1"));
+        assert_eq!(refused(status, code, "").await, expected);
+    }
+    let Failure::Unavailable(cause) = refused(403, "", "").await else { panic!() };
+    assert!(cause.contains("a proxy or a wrong endpoint"), "{cause}");
 }
 
 /// What becomes of a refusal of the second of two hops.
@@ -168,8 +172,8 @@ async fn every_refusal_has_its_meaning_and_its_advice() {
         (403, "InvalidClientTokenId", "", "unavailable", String::new()),
         (400, "Throttling", "Rate exceeded", "throttled", String::new()),
         (500, "InternalFailure", "", "unavailable", String::new()),
-        (403, "SignatureDoesNotMatch", "", "misconfigured", String::new()),
-        (403, "", "", "misconfigured", String::new()),
+        (403, "SignatureDoesNotMatch", "", "unavailable", String::new()),
+        (403, "", "", "unavailable", String::new()),
         (400, "MissingParameter", "", "bug", String::new()),
     ] {
         let failure = refused(status, code, message).await;

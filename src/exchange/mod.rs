@@ -2,7 +2,8 @@
 //!
 //! A token is exchanged for a session, and each hop of a grant's chain goes on from the session before it; the last one is served.
 //! One order is one attempt: nothing here tries again or decides what a failure means for what is cached: a [`Failure`] says what
-//! happened, and the cache draws the conclusions. What is served is made anew for each order; what only leads to it is kept.
+//! happened, and the cache draws the conclusions. What is served is made anew, by one call for all who ask at once; what only
+//! leads to it is kept.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ mod web_identity;
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The EKS cluster whose associations decide the roles; without it there is no Pod Identity exchange.
-    pub cluster_name: Option<String>,
+    pub cluster_name: Option<Arc<str>>,
     /// EKS Auth's address, in place of the SDK's.
     pub endpoint: Option<Url>,
 }
@@ -53,8 +54,8 @@ pub struct Exchanges {
     context: Context,
 }
 
-/// A session that is kept or being made, some time later.
-type Leading<'a> = Pin<Box<dyn Future<Output = Result<Arc<Issued>, Failure>> + Send + 'a>>;
+/// A session that is being made. Boxed, since one is made from another, and since the clients' futures are large.
+type Making<'a> = Pin<Box<dyn Future<Output = Result<Issued, Failure>> + Send + 'a>>;
 
 impl Exchanges {
     /// Exchanges that spend `budget`. Touches no network: region and credentials are found by the first order.
@@ -71,23 +72,19 @@ impl Exchanges {
 
     async fn attempt(&self, order: &Order) -> Result<Credential, Failure> {
         let hops = order.grant.chain().len();
-        let issued = Arc::new(self.make(order, hops).await?);
-        self.sessions.offer(SessionKey::new(order, hops), &issued);
+        let issued = self.sessions.renew(SessionKey::new(order, hops), order, self.make(order, hops)).await?;
         let credential = Credential::new(&issued.session, issued.provenance.clone(), self.context.clock.now());
         credential.map_err(|unservable| Failure::Bug(unservable.to_string()))
     }
 
     /// Makes the session after the first `hops` of the order's chain, from the one before it.
-    async fn make(&self, order: &Order, hops: usize) -> Result<Issued, Failure> {
-        let Some(before) = hops.checked_sub(1) else { return self.exchange(order).await };
-        let hop = order.grant.chain().get(before).ok_or_else(|| Failure::Bug("the chain has no such hop".into()))?;
-        let caller = self.leading(order, before).await?;
-        chain::assume(&self.sts, order, (hops, hop), &caller).await
-    }
-
-    /// The session after the first `hops` of the order's chain, for the next hop to go on from.
-    fn leading<'a>(&'a self, order: &'a Order, hops: usize) -> Leading<'a> {
-        Box::pin(self.sessions.get(SessionKey::new(order, hops), order, self.make(order, hops)))
+    fn make<'a>(&'a self, order: &'a Order, hops: usize) -> Making<'a> {
+        Box::pin(async move {
+            let Some(before) = hops.checked_sub(1) else { return self.exchange(order).await };
+            let hop = order.grant.chain().get(before).ok_or_else(|| Failure::Bug("the chain has no such hop".into()))?;
+            let caller = self.sessions.get(SessionKey::new(order, before), order, self.make(order, before)).await?;
+            chain::assume(&self.sts, order, (hops, hop), &caller).await
+        })
     }
 
     async fn exchange(&self, order: &Order) -> Result<Issued, Failure> {

@@ -2,15 +2,17 @@
 //! ten targets behind one base cost one call for the base.
 //!
 //! Only sessions that are callers are kept here, never one that is served in place of a fresh one. They are kept by everything that
-//! made them what they are: the verified subject, the exchange and each hop with its parameters.
+//! made them what they are: the verified subject, the exchange and each hop with its parameters. A session that its pod no longer
+//! uses is forgotten long before it ends, secrets and all.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::OnceCell;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use crate::base::clock::{Clock, Now};
 use crate::domain::identity::Subject;
@@ -19,8 +21,12 @@ use crate::domain::policy::{Exchange, Grant, Hop};
 use crate::exchange::answer::Issued;
 use crate::exchange::timed_out;
 
-/// Sessions kept: four for each pod of the largest nodes. More than these are made anew each time.
+/// Sessions kept: four for each pod of the largest nodes. With more, the one that was not used for longest gives way.
 const CAPACITY: usize = 1_024;
+
+/// A session that nothing was made from for so long has nobody left who needs it: a session behind it lives for an hour at most, and
+/// is renewed before.
+const LONGEST_UNUSED: Duration = Duration::from_secs(75 * 60);
 
 /// What a session is kept by: whose it is, and the way to it, which is a grant's exchange and the first `hops` of its chain.
 #[derive(Debug, Clone)]
@@ -33,8 +39,15 @@ pub(super) struct SessionKey {
 /// The sessions kept.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    flights: Mutex<HashMap<SessionKey, Arc<Flight>>>,
+    places: Mutex<HashMap<SessionKey, Place>>,
     clock: Clock,
+}
+
+/// A session's place.
+#[derive(Debug)]
+struct Place {
+    flight: Arc<Flight>,
+    used_at: Instant,
 }
 
 /// One making of a session, and what it brought: all who need the session meanwhile wait for it, and share its failure.
@@ -47,7 +60,7 @@ struct Flight {
 
 impl Sessions {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { flights: Mutex::default(), clock }
+        Self { places: Mutex::default(), clock }
     }
 
     /// The session kept by `key`; `make` makes it unless there is one or it is being made.
@@ -55,38 +68,77 @@ impl Sessions {
     where
         M: Future<Output = Result<Issued, Failure>>,
     {
-        let flight = self.join(key, order.urgency);
-        let landed = flight.session.get_or_init(|| async { make.await.map(Arc::new) });
-        timeout_at(order.deadline, landed).await.map_err(|_| timed_out())?.clone()
+        self.join(key, order.urgency).land(order, make).await
     }
 
-    /// Keeps a session that was made to be served if it leads on as well, or in the place of one that is kept by `key`.
-    pub(super) fn offer(&self, key: SessionKey, session: &Arc<Issued>) {
-        let mut flights = self.swept();
-        let leads_on = key.hops == 0 && key.grant.leads_on();
-        if flights.contains_key(&key) || (leads_on && flights.len() < CAPACITY) {
-            flights.insert(key, Arc::new(Flight::landed(Arc::clone(session))));
-        }
+    /// A session that `make` makes to be served, or that is being made already. It is kept if it leads on as well, or in the place
+    /// of the one that is kept by `key`, which meanwhile serves those who go on from it.
+    pub(super) async fn renew<M>(&self, key: SessionKey, order: &Order, make: M) -> Result<Arc<Issued>, Failure>
+    where
+        M: Future<Output = Result<Issued, Failure>>,
+    {
+        let session = self.begin(&key, order.urgency).land(order, make).await?;
+        self.keep(key, &session);
+        Ok(session)
     }
 
     fn join(&self, key: SessionKey, urgency: Urgency) -> Arc<Flight> {
-        let mut flights = self.swept();
-        if let Some(flight) = flights.get(&key).filter(|flight| flight.serves(urgency)) {
+        let now = self.clock.now();
+        let mut places = self.swept(now);
+        if let Some(place) = places.get_mut(&key).filter(|place| place.flight.serves(urgency)) {
+            place.used_at = now.mono;
+            return Arc::clone(&place.flight);
+        }
+        let flight = Arc::new(Flight::begun(urgency));
+        put(&mut places, key, &flight, now);
+        flight
+    }
+
+    /// The flight under way, or a new one. Others join the new one only where they have no session to go on from.
+    fn begin(&self, key: &SessionKey, urgency: Urgency) -> Arc<Flight> {
+        let now = self.clock.now();
+        let mut places = self.swept(now);
+        let found = places.get(key).map(|place| &place.flight);
+        if let Some(flight) = found.filter(|flight| !flight.has_landed() && flight.serves(urgency)) {
             return Arc::clone(flight);
         }
         let flight = Arc::new(Flight::begun(urgency));
-        if flights.len() < CAPACITY || flights.contains_key(&key) {
-            flights.insert(key, Arc::clone(&flight));
+        if found.map_or(key.leads_on(), |found| !found.has_landed()) {
+            put(&mut places, key.clone(), &flight, now);
         }
         flight
     }
 
-    /// What is kept, without what is of no more use. There are few, and each look costs a call to AWS anyway.
-    fn swept(&self) -> MutexGuard<'_, HashMap<SessionKey, Arc<Flight>>> {
+    fn keep(&self, key: SessionKey, session: &Arc<Issued>) {
         let now = self.clock.now();
-        let mut flights = self.flights.lock();
-        flights.retain(|_, flight| flight.is_of_use(now));
-        flights
+        let mut places = self.swept(now);
+        if let Some(place) = places.get_mut(&key) {
+            place.flight = Arc::new(Flight::landed(Arc::clone(session)));
+        } else if key.leads_on() {
+            put(&mut places, key, &Arc::new(Flight::landed(Arc::clone(session))), now);
+        }
+    }
+
+    /// What is kept, without what is of no more use. There are few, and each look costs a call to AWS anyway.
+    fn swept(&self, now: Now) -> MutexGuard<'_, HashMap<SessionKey, Place>> {
+        let mut places = self.places.lock();
+        places.retain(|_, place| place.is_of_use(now));
+        places
+    }
+}
+
+/// Gives `flight` the place of `key`.
+fn put(places: &mut HashMap<SessionKey, Place>, key: SessionKey, flight: &Arc<Flight>, now: Now) {
+    if places.len() >= CAPACITY && !places.contains_key(&key) {
+        let unused = places.iter().min_by_key(|(_, place)| place.used_at).map(|(key, _)| key.clone());
+        unused.and_then(|unused| places.remove(&unused));
+    }
+    places.insert(key, Place { flight: Arc::clone(flight), used_at: now.mono });
+}
+
+impl Place {
+    fn is_of_use(&self, now: Now) -> bool {
+        now.mono.saturating_duration_since(self.used_at) <= LONGEST_UNUSED && self.flight.is_of_use(now)
     }
 }
 
@@ -99,9 +151,22 @@ impl Flight {
         Self { urgency: Urgency::Foreground, session: OnceCell::new_with(Some(Ok(session))) }
     }
 
+    /// What it brings to `order`; if nobody makes that, `make` does.
+    async fn land<M>(&self, order: &Order, make: M) -> Result<Arc<Issued>, Failure>
+    where
+        M: Future<Output = Result<Issued, Failure>>,
+    {
+        let landed = self.session.get_or_init(|| async { make.await.map(Arc::new) });
+        timeout_at(order.deadline, landed).await.map_err(|_| timed_out())?.clone()
+    }
+
+    fn has_landed(&self) -> bool {
+        self.session.initialized()
+    }
+
     /// Whether an order of `urgency` may take what it brings: it must not wait in the line of a less urgent one.
     fn serves(&self, urgency: Urgency) -> bool {
-        self.session.initialized() || self.urgency <= urgency
+        self.has_landed() || self.urgency <= urgency
     }
 
     /// Whether it is under way, and not left by all who wanted it, or has brought what may make another call.
@@ -117,6 +182,11 @@ impl SessionKey {
     /// The key of the session after the first `hops` of the order's chain.
     pub(super) fn new(order: &Order, hops: usize) -> Self {
         Self { subject: Arc::clone(&order.subject), grant: order.grant.clone(), hops }
+    }
+
+    /// Whether it is of the exchange's session, and that leads on.
+    fn leads_on(&self) -> bool {
+        self.hops == 0 && self.grant.leads_on()
     }
 
     fn way(&self) -> (&str, &Exchange, &[Hop]) {

@@ -12,7 +12,7 @@ use crate::base::secret::Secret;
 use crate::domain::credential::{Provenance, Session};
 use crate::domain::identity::{BearerToken, Identity};
 use crate::domain::mint::{Denial, Mint};
-use crate::domain::policy::{POD_IDENTITY_AUDIENCE, WEB_IDENTITY_AUDIENCE};
+use crate::domain::policy::{Claimant, POD_IDENTITY_AUDIENCE, Policy, WEB_IDENTITY_AUDIENCE};
 use crate::exchange::testing::sts::{
     CI, Cloud, TARGET, THIRD, by_pod_identity, by_web_identity, error, held, hop, order_for, web_identity,
 };
@@ -96,6 +96,64 @@ async fn what_is_served_is_made_anew_and_takes_the_place_of_what_is_kept() {
     }
     let (third, fourth) = ("AssumeRole ASIA3 target-account-iam-role", "AssumeRole ASIA5 target-account-iam-role");
     assert_eq!(cloud.briefly()[2..], [BASE, third, BASE, fourth]);
+}
+
+/// The default grant of a caller with targets.
+fn leading() -> Grant {
+    let text = format!(
+        "rules:\n- match: {{namespace: default, serviceAccount: s3-sa}}\n  role: {CI}\n  sessionName: ci\n  \
+         targets: {{target: {{chain: [{{role: '{TARGET}'}}]}}}}\n"
+    );
+    let who = Claimant::hypothetical("default", "s3-sa");
+    let grant = Policy::parse(&text, None).unwrap().case(&who).grant(&WEB_IDENTITY_AUDIENCE.into(), None, None).unwrap();
+    assert_eq!((grant.exchange(), grant.leads_on()), (&web_identity(3600), true));
+    grant
+}
+
+#[tokio::test]
+async fn a_default_role_and_a_target_asked_at_once_cost_one_base_call() {
+    let (default, target) = (leading(), by_web_identity(vec![hop(TARGET)]));
+    for [first, second] in [[&default, &target], [&target, &default], [&default, &default]] {
+        let gate = Arc::new(Semaphore::new(0));
+        let base_gate = Arc::clone(&gate);
+        let hold = move |well| held(well, &base_gate);
+        let cloud = Cloud::answering(move |call, well| if call.signer.is_none() { hold(well) } else { well }).await;
+        let mut mints = JoinSet::new();
+        for grant in [first, second] {
+            let (exchanges, order) = (Arc::clone(&cloud.setup.exchanges), order_for(grant));
+            mints.spawn(async move { exchanges.mint(order).await });
+            yielding().await;
+        }
+        while cloud.calls().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        yielding().await;
+        gate.add_permits(2);
+        assert!(mints.join_all().await.iter().all(Result::is_ok));
+        assert_eq!(cloud.briefly().iter().filter(|call| *call == BASE).count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn targets_go_on_from_the_session_kept_while_the_default_role_is_renewed_and_if_that_fails() {
+    let bench = Bench::new();
+    let order = order_for(&leading());
+    let key = || SessionKey::new(&order, 0);
+    let kept = bench.sessions.renew(key(), &order, async { Ok(issued(&bench.clock, 3600)) }).await.unwrap();
+    let unasked = || async { panic!("there is one") };
+    let (end, ended) = ending();
+    let failing = bench.sessions.renew(key(), &order, async { ended.await.unwrap().map(|()| issued(&bench.clock, 3600)) });
+    let meanwhile = async {
+        let target = bench.sessions.get(key(), &order, unasked()).await.unwrap();
+        end.send(Err(Failure::Unavailable("503".into()))).unwrap();
+        target
+    };
+    let (failed, target) = tokio::join!(failing, meanwhile);
+    assert!(failed.is_err() && Arc::ptr_eq(&target, &kept));
+    assert!(Arc::ptr_eq(&bench.sessions.get(key(), &order, unasked()).await.unwrap(), &kept));
+    let renewed = bench.sessions.renew(key(), &order, async { Ok(issued(&bench.clock, 3600)) }).await.unwrap();
+    assert!(!Arc::ptr_eq(&renewed, &kept), "what is served is made anew");
+    assert!(Arc::ptr_eq(&bench.sessions.get(key(), &order, unasked()).await.unwrap(), &renewed));
 }
 
 #[tokio::test]
@@ -295,25 +353,69 @@ async fn when_the_one_who_makes_it_leaves_another_takes_over() {
     assert_eq!((follower.await.unwrap(), bench.made()), (Ok(()), 2));
 }
 
-#[tokio::test(start_paused = true)]
-async fn no_more_than_so_many_are_kept_and_none_that_has_ended_or_was_left() {
-    let bench = Bench::new();
-    let order = order_for(&by_web_identity(Vec::new()));
-    let key = |number: usize| {
-        let Subject::Verified(identity) = verified() else { panic!() };
-        let subject = Subject::Verified(Identity { pod_uid: number.to_string(), ..identity });
-        SessionKey { subject: Arc::new(subject), ..SessionKey::new(&order, 0) }
-    };
-    let kept = || bench.sessions.flights.lock().len();
-    for number in 0..CAPACITY + 10 {
-        let made = async { Ok(issued(&bench.clock, 3600)) };
-        bench.sessions.get(key(number), &order, made).await.unwrap();
+/// A key that differs from others by its number, and an order for it.
+fn numbered(number: usize) -> (SessionKey, Order) {
+    let Subject::Verified(identity) = verified() else { panic!() };
+    let subject = Subject::Verified(Identity { pod_uid: number.to_string(), ..identity });
+    let order = Order { subject: Arc::new(subject), ..order_for(&by_web_identity(Vec::new())) };
+    (SessionKey::new(&order, 0), order)
+}
+
+impl Bench {
+    /// Uses the session of one subject, and says whether it had to be made.
+    async fn makes(&self, number: usize) -> bool {
+        let (key, order) = numbered(number);
+        let mut made = false;
+        let make = async {
+            made = true;
+            Ok(issued(&self.clock, 12 * 3600))
+        };
+        self.sessions.get(key, &order, make).await.unwrap();
+        made
     }
-    assert_eq!(kept(), CAPACITY, "those that came later are used and not kept");
-    bench.clock.step(3600 - 60);
-    let left = bench.sessions.get(key(0), &order, std::future::pending());
+
+    fn kept(&self) -> usize {
+        self.sessions.places.lock().len()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_places_are_taken_the_one_unused_for_longest_gives_way() {
+    let bench = Bench::new();
+    for number in 0..CAPACITY {
+        assert!(bench.makes(number).await);
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    assert!(!bench.makes(0).await, "used again");
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(bench.makes(CAPACITY).await);
+    assert_eq!(bench.kept(), CAPACITY);
+    assert!(!bench.makes(0).await && !bench.makes(CAPACITY).await && !bench.makes(2).await);
+    assert!(bench.makes(1).await, "this one has given way");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_nobody_uses_any_more_is_forgotten_with_its_secrets() {
+    let bench = Bench::new();
+    assert!(bench.makes(0).await && bench.makes(1).await);
+    for _ in 0..4 {
+        tokio::time::advance(Duration::from_secs(33 * 60)).await;
+        assert!(!bench.makes(0).await, "one that is used stays for as long as it lives");
+    }
+    assert_eq!(bench.kept(), 1, "its pod is gone");
+    assert!(bench.makes(1).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_that_has_ended_or_was_left() {
+    let bench = Bench::new();
+    assert!(bench.makes(0).await && bench.makes(1).await);
+    bench.clock.step(12 * 3600 - 60);
+    let (key, order) = numbered(0);
+    let left = bench.sessions.get(key, &order, std::future::pending());
     assert!(tokio::time::timeout(Duration::from_secs(1), left).await.is_err());
-    assert_eq!(kept(), 1, "all others had ended");
-    bench.sessions.offer(key(1), &Arc::new(issued(&bench.clock, 3600)));
-    assert_eq!(kept(), 0, "nobody waits for the one that was left, and what nobody needs is not kept");
+    assert_eq!(bench.kept(), 1, "the other one had ended");
+    let (key, order) = numbered(1);
+    bench.sessions.renew(key, &order, async { Ok(issued(&bench.clock, 3600)) }).await.unwrap();
+    assert_eq!(bench.kept(), 0, "nobody waits for the one that was left, and what nobody needs is not kept");
 }

@@ -15,9 +15,10 @@ use crate::base::clock::Now;
 use crate::base::secret::Secret;
 use crate::domain::credential::Session;
 use crate::domain::mint::{Failure, Order};
+use crate::domain::policy::RoleArn;
 use crate::exchange::answer::{Fault, Keys};
 use crate::exchange::call::Calls;
-use crate::exchange::role::Role;
+use crate::exchange::role::is_session;
 
 /// Access to STS.
 #[derive(Debug)]
@@ -61,12 +62,12 @@ pub(super) fn unless_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
 pub(super) fn session(
     user: Option<AssumedRoleUser>,
     credentials: Option<Credentials>,
-    (role, session_name): (&Role<'_>, &str),
+    (role, session_name): (&RoleArn, &str),
     now: Now,
 ) -> Result<Session, Fault> {
     let user = user.ok_or(Fault::Missing("AssumedRoleUser"))?;
     let session = Keys::from(credentials.ok_or(Fault::Missing("Credentials"))?).session(user.arn, now)?;
-    if role.has_session(&session.assumed_role_arn, session_name) { Ok(session) } else { Err(Fault::Role) }
+    if is_session(&session.assumed_role_arn, role, session_name) { Ok(session) } else { Err(Fault::Role) }
 }
 
 impl From<Credentials> for Keys {

@@ -13,7 +13,6 @@ use crate::egress::fault::failure;
 use crate::exchange::answer::{Fault, Issued, check};
 use crate::exchange::fault;
 use crate::exchange::fault::advice::Trust;
-use crate::exchange::role::Role;
 use crate::exchange::sts::{Sts, policies, seconds, session};
 use crate::observe::metrics::Operation;
 
@@ -22,14 +21,14 @@ use crate::observe::metrics::Operation;
 pub(super) async fn exchange(sts: &Sts, order: &Order, asked: &WebIdentity) -> Result<Issued, Failure> {
     let identity = order.subject.identity();
     let identity = identity.ok_or_else(|| Failure::Bug("web identity for a token that was not verified here".into()))?;
-    let trust = Trust { role: Role::of_grant(&asked.role)?, asked, identity, audience: order.grant.audience() };
+    let trust = Trust { asked, identity, audience: order.grant.audience() };
     let client = sts.client(order).await?;
     sts.calls.make(Operation::AssumeRoleWithWebIdentity, order, attempt(sts, client, order, &trust)).await
 }
 
 async fn attempt(sts: &Sts, client: &Client, order: &Order, trust: &Trust<'_>) -> Result<Issued, Failure> {
     let request = client.assume_role_with_web_identity().web_identity_token(order.presented.token.expose());
-    let request = request.role_arn(&trust.asked.role).role_session_name(&trust.asked.session_name);
+    let request = request.role_arn(trust.asked.role.as_str()).role_session_name(&trust.asked.session_name);
     let request = request.duration_seconds(seconds(trust.asked.duration)).set_policy_arns(policies(&trust.asked.policy_arns));
     let answered = request.send().await;
     let now = sts.calls.context.clock.now();
@@ -45,7 +44,7 @@ fn issued(answer: AssumeRoleWithWebIdentityOutput, trust: &Trust<'_>, now: Now) 
     if let Some(audience) = &answer.audience {
         check("Audience", audience, trust.audience)?;
     }
-    let asked = (&trust.role, trust.asked.session_name.as_str());
+    let asked = (&trust.asked.role, trust.asked.session_name.as_str());
     let session = session(answer.assumed_role_user, answer.credentials, asked, now)?;
     let provenance = Provenance {
         namespace: trust.identity.namespace.clone(),

@@ -8,7 +8,7 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 
 use crate::base::clock::Clock;
 use crate::domain::mint::{Failure, Mint, Order};
-use crate::domain::policy::{Exchange, Grant, WEB_IDENTITY_AUDIENCE, WebIdentity};
+use crate::domain::policy::{Exchange, Grant, RoleArn, WEB_IDENTITY_AUDIENCE, WebIdentity};
 use crate::egress::fake::{Answer, Fake, https};
 use crate::exchange::testing::sts::{CI, Call, Cloud, advice_of, altered, by_web_identity, document, error, order_for};
 use crate::exchange::testing::{Setup, Source, TOKEN, bug, delegated, kind, now};
@@ -19,7 +19,7 @@ async fn a_token_becomes_a_session_in_one_unsigned_call_of_a_node_without_creden
     let nothing = SharedCredentialsProvider::new(Source::Failing);
     let setup = Setup::at(Some(&fake.url()), https(&[]), nothing, Clock::simulated(now()));
     let asked = WebIdentity {
-        role: CI.into(),
+        role: RoleArn::parse(CI).unwrap(),
         session_name: "ci-ci".into(),
         duration: Duration::from_secs(7200),
         policy_arns: vec!["arn:aws:iam::aws:policy/ReadOnlyAccess".into(), "arn:aws:iam::111111111111:policy/p".into()],
@@ -141,7 +141,7 @@ async fn every_refusal_has_its_meaning_and_its_advice() {
         (400, "RequestTimeout", "unavailable", ""),
         (500, "InternalFailure", "unavailable", ""),
         (503, "ServiceUnavailable", "unavailable", ""),
-        (400, "ExpiredTokenException", "misconfigured", ""),
+        (400, "ExpiredTokenException", "unavailable", ""),
         (400, "InvalidIdentityToken", "denied", provider),
         (403, "IDPRejectedClaim", "denied", provider),
         (403, "AccessDenied", "denied", trust),
@@ -151,13 +151,13 @@ async fn every_refusal_has_its_meaning_and_its_advice() {
         (400, "MalformedPolicyDocument", "denied", "managed policy of AWS or of account 111111111111"),
         (400, "ValidationError", "denied", "must be at least the 3600 s"),
         (403, "RegionDisabledException", "denied", "switched off for account 111111111111"),
-        (403, "InvalidClientTokenId", "misconfigured", ""),
-        (403, "SignatureDoesNotMatch", "misconfigured", ""),
-        (403, "MissingAuthenticationToken", "misconfigured", ""),
-        (400, "MissingAuthenticationToken", "misconfigured", ""),
-        (403, "SomethingNew", "misconfigured", ""),
-        (403, "", "misconfigured", ""),
-        (302, "", "misconfigured", ""),
+        (403, "InvalidClientTokenId", "unavailable", ""),
+        (403, "SignatureDoesNotMatch", "unavailable", ""),
+        (403, "MissingAuthenticationToken", "unavailable", ""),
+        (400, "MissingAuthenticationToken", "unavailable", ""),
+        (403, "SomethingNew", "unavailable", ""),
+        (403, "", "unavailable", ""),
+        (302, "", "unavailable", ""),
         (400, "InvalidAction", "bug", ""),
     ] {
         let failure = refused(status, code, order_for(&by_web_identity(Vec::new()))).await;
@@ -185,8 +185,24 @@ async fn an_issuer_whose_keys_sts_can_not_read_is_no_refusal() {
 }
 
 #[tokio::test]
+async fn what_concerns_this_node_is_told_as_what_it_looks_like_and_never_as_the_nodes_credentials() {
+    for (status, code, cause) in [
+        (
+            400,
+            "ExpiredTokenException",
+            "STS takes a token that is alive for expired, as it does where this node's clock is wrong",
+        ),
+        (403, "SignatureDoesNotMatch", "whoever answers does not look like STS, but like a proxy or a wrong endpoint"),
+        (407, "ProxyAuthentication", "whoever answers does not look like STS, but like a proxy or a wrong endpoint"),
+    ] {
+        let expected = Failure::Unavailable(format!("{cause}: {code}, status {status}, request r-1"));
+        assert_eq!(refused(status, code, order_for(&by_web_identity(Vec::new()))).await, expected);
+    }
+}
+
+#[tokio::test]
 async fn a_page_in_place_of_xml_is_not_sts() {
-    for (status, expected) in [(200, "bug"), (400, "misconfigured"), (403, "misconfigured"), (502, "unavailable")] {
+    for (status, expected) in [(200, "bug"), (400, "unavailable"), (403, "unavailable"), (502, "unavailable")] {
         let cloud = Cloud::answering(move |_, _| Answer::http(status, "", "<html>sign in</html>")).await;
         assert_eq!(kind(&cloud.mint(&by_web_identity(Vec::new())).await.unwrap_err()), expected, "{status}");
     }

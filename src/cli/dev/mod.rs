@@ -19,7 +19,7 @@ use crate::app::App;
 use crate::cli::server::{run, stop_signal};
 use crate::config::Config;
 use crate::config::flags::ServerFlags;
-use crate::domain::credential::account_of;
+use crate::domain::policy::RoleArn;
 use crate::egress::Lookup;
 use crate::observe::logging::{self, Format};
 use crate::sim::pod::NODE;
@@ -41,8 +41,8 @@ pub(super) struct DevFlags {
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
     /// Serve this role, which the profile may assume
-    #[arg(long, value_name = "ARN", requires = "profile", value_parser = role)]
-    role_arn: Option<String>,
+    #[arg(long, value_name = "ARN", requires = "profile", value_parser = RoleArn::parse)]
+    role_arn: Option<RoleArn>,
     /// How long the simulated AWS lets credentials live (6h, 15m), from 2m to 12h
     #[arg(long, value_name = "DURATION", default_value = "6h", value_parser = lifetime, conflicts_with = "profile")]
     lifetime: Duration,
@@ -163,11 +163,6 @@ fn host(text: &str) -> Result<IpAddr, String> {
     served.then_some(address).ok_or_else(|| "SDKs take plain http from loopback, 169.254.170.23 and fd00:ec2::23 only".to_owned())
 }
 
-fn role(arn: &str) -> Result<String, String> {
-    let is_role = account_of(arn).is_some() && arn.split(':').nth(5).is_some_and(|resource| resource.starts_with("role/"));
-    is_role.then(|| arn.to_owned()).ok_or_else(|| "not of the form arn:aws:iam::ACCOUNT:role/NAME".to_owned())
-}
-
 /// Nothing with 60 s or less is served, and no role of AWS allows more than 12 h.
 fn lifetime(text: &str) -> Result<Duration, String> {
     let lifetime = humantime::parse_duration(text).map_err(|error| error.to_string())?;
@@ -223,7 +218,7 @@ mod tests {
     #[test]
     fn a_role_needs_a_profile_and_an_arn() {
         let arn = "arn:aws-cn:iam::111122223333:role/team/reader";
-        assert_eq!(parse(&format!("--profile me --role-arn {arn}")).unwrap().role_arn.as_deref(), Some(arn));
+        assert_eq!(parse(&format!("--profile me --role-arn {arn}")).unwrap().role_arn.unwrap().as_str(), arn);
         assert!(parse(&format!("--role-arn {arn}")).is_err());
         for bad in ["reader", "arn:aws:iam::1:role/reader", "arn:aws:iam::111122223333:user/me"] {
             assert!(parse(&format!("--profile me --role-arn {bad}")).is_err(), "{bad}");

@@ -1,6 +1,9 @@
 //! ARNs of roles and managed policies (IAM User Guide, "IAM identifiers"; STS API, `RoleArn`, `PolicyArns`). What is not one is told
 //! what it looks like instead: each of these mistakes is an `AccessDenied` hours later otherwise.
 
+use std::fmt;
+use std::sync::Arc;
+
 use crate::domain::policy::fault::shown;
 
 /// Partitions, and how those of intelligence services begin.
@@ -17,36 +20,55 @@ const POLICY_NAME: usize = 128;
 /// Characters of a path, its slashes included.
 const PATH: usize = 512;
 
-/// The ARN of a role.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RoleArn {
-    text: String,
-    partition: String,
-    account: String,
-}
+/// The ARN of a role, `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`. Clones share its text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RoleArn(Arc<str>);
 
 impl RoleArn {
-    /// Reads `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    /// Reads the ARN of a role.
+    ///
+    /// # Errors
+    /// What the text looks like instead, and what to write.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let parts = Parts::of(text, "a role's, arn:aws:iam::ACCOUNT:role/NAME")?;
         let Some(name) = parts.resource.strip_prefix("role/") else { return Err(parts.other_than_role(text)) };
         is_account(parts.account)?;
         is_name(name, ROLE_NAME)?;
-        Ok(Self { text: text.to_owned(), partition: parts.partition.to_owned(), account: parts.account.to_owned() })
+        Ok(Self(text.into()))
     }
 
-    pub(super) fn as_str(&self) -> &str {
-        &self.text
+    /// All of it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// `aws`, `aws-cn`…
-    pub(super) fn partition(&self) -> &str {
-        &self.partition
+    #[must_use]
+    pub fn partition(&self) -> &str {
+        self.field(1)
     }
 
     /// Twelve digits.
-    pub(super) fn account(&self) -> &str {
-        &self.account
+    #[must_use]
+    pub fn account(&self) -> &str {
+        self.field(4)
+    }
+
+    /// The name without the path, which may hold colons and slashes, as a name may not.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+
+    fn field(&self, index: usize) -> &str {
+        self.0.split(':').nth(index).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for RoleArn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -63,7 +85,6 @@ pub(super) fn policy_account(text: &str) -> Result<&str, String> {
 }
 
 struct Parts<'a> {
-    partition: &'a str,
     service: &'a str,
     account: &'a str,
     resource: &'a str,
@@ -91,7 +112,7 @@ impl<'a> Parts<'a> {
         if !region.is_empty() {
             return Err(format!("names region {}, but IAM has none: leave the field empty", shown(region)));
         }
-        Ok(Self { partition, service, account, resource })
+        Ok(Self { service, account, resource })
     }
 
     fn other_than_role(&self, text: &str) -> String {
@@ -149,6 +170,11 @@ mod tests {
             let text = format!("arn:{partition}:iam::123456789012:role/a/b/my-role_+=,.@");
             let role = RoleArn::parse(&text).unwrap();
             assert_eq!((role.as_str(), role.partition(), role.account()), (&*text, partition, "123456789012"));
+            assert_eq!(role.name(), "my-role_+=,.@");
+        }
+        for (path, name) in [("r", "r"), ("a:b/r", "r"), ("a:b/role/c:d/r", "r")] {
+            let role = RoleArn::parse(&format!("arn:aws:iam::123456789012:role/{path}")).unwrap();
+            assert_eq!((role.partition(), role.account(), role.name()), ("aws", "123456789012", name));
         }
     }
 

@@ -95,7 +95,7 @@ impl WebIdentityTemplate {
 
     fn render(&self, values: &Values<'_>) -> Result<WebIdentity, Unrendered> {
         Ok(WebIdentity {
-            role: self.role.as_str().to_owned(),
+            role: self.role.clone(),
             session_name: self.session_name.render(values)?,
             duration: self.duration,
             policy_arns: self.policy_arns.clone(),

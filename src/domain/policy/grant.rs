@@ -4,6 +4,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::domain::policy::RoleArn;
+
 /// Permission to make and serve one credential, and how to make it. Only [`crate::domain::policy`] makes one. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Grant {
@@ -34,7 +36,7 @@ pub enum Exchange {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WebIdentity {
     /// `RoleArn`.
-    pub role: String,
+    pub role: RoleArn,
     /// `RoleSessionName`.
     pub session_name: String,
     /// `DurationSeconds`.
@@ -47,7 +49,7 @@ pub struct WebIdentity {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Hop {
     /// `RoleArn`.
-    pub role: String,
+    pub role: RoleArn,
     /// `RoleSessionName`.
     pub session_name: String,
     /// `DurationSeconds`, at most an hour: AWS gives a chained session no more.
@@ -103,6 +105,12 @@ impl Grant {
     #[must_use]
     pub fn chain(&self) -> &[Hop] {
         &self.plan.chain
+    }
+
+    /// Whether what it brings is made by a call that the node signs, and by no other: the base of a chain may be an older one.
+    #[must_use]
+    pub fn is_signed_by_node(&self) -> bool {
+        self.chain().is_empty() && *self.exchange() == Exchange::PodIdentity
     }
 
     /// Whether other grants of this caller go on from the exchange's session.

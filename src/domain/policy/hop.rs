@@ -87,7 +87,7 @@ impl HopTemplate {
         let optional = |template: &Option<Template>| template.as_ref().map(|template| template.render(values)).transpose();
         let tag = |(key, value): &(String, Template)| Ok((key.clone(), value.render(values)?));
         Ok(Hop {
-            role: self.role.as_str().to_owned(),
+            role: self.role.clone(),
             session_name: self.session_name.render(values)?,
             duration: self.duration,
             external_id: optional(&self.external_id)?,

@@ -38,6 +38,7 @@ mod tests;
 mod yaml;
 
 pub use annotations::{Annotations, faulty};
+pub use arn::RoleArn;
 pub use case::Case;
 pub use claimant::Claimant;
 pub use fault::{Fault, Faults};

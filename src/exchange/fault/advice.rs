@@ -2,13 +2,12 @@
 //! grant and of verified claims, never of AWS's text.
 
 use crate::domain::identity::Identity;
-use crate::domain::policy::{Hop, WebIdentity};
-use crate::exchange::role::Role;
+use crate::domain::policy::{Hop, RoleArn, WebIdentity};
+use crate::exchange::role::oidc_provider;
 
 /// What `AssumeRoleWithWebIdentity` asks a role to trust.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::exchange) struct Trust<'a> {
-    pub(in crate::exchange) role: Role<'a>,
     pub(in crate::exchange) asked: &'a WebIdentity,
     pub(in crate::exchange) identity: &'a Identity,
     pub(in crate::exchange) audience: &'a str,
@@ -17,7 +16,6 @@ pub(in crate::exchange) struct Trust<'a> {
 /// An `AssumeRole` of a chain.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::exchange) struct Link<'a> {
-    pub(in crate::exchange) role: Role<'a>,
     pub(in crate::exchange) hop: &'a Hop,
     /// Its place in the chain, from 1.
     pub(in crate::exchange) number: usize,
@@ -31,35 +29,34 @@ impl Trust<'_> {
     }
 
     pub(super) fn provider(&self) -> String {
-        let Self { role, identity, audience, .. } = self;
-        let (issuer, provider) = (&identity.issuer, role.oidc_provider(&identity.issuer));
+        let Self { asked: WebIdentity { role, .. }, identity, audience } = self;
+        let (issuer, provider) = (&identity.issuer, oidc_provider(role, &identity.issuer));
         format!(
-            "AWS takes no token of this cluster for {}: account {} needs the IAM OIDC provider {provider} with {audience} among its \
+            "AWS takes no token of this cluster for {role}: account {} needs the IAM OIDC provider {provider} with {audience} among its \
              client ids, and STS must be able to read the keys that {issuer} publishes (of a new key it learns within minutes)",
-            role.arn, role.account
+            role.account()
         )
     }
 
     pub(super) fn policy(&self) -> String {
-        let Self { role, identity, audience, .. } = self;
-        let (provider, subject) = (role.oidc_provider(&identity.issuer), identity.subject());
+        let Self { asked: WebIdentity { role, .. }, identity, audience } = self;
+        let (provider, subject) = (oidc_provider(role, &identity.issuer), identity.subject());
         format!(
-            "AWS refuses {} to this pod: the role must exist, and its trust policy must allow \"sts:AssumeRoleWithWebIdentity\" to \
-             Federated principal {provider}, with conditions that hold for sub {subject} and aud {audience}",
-            role.arn
+            "AWS refuses {role} to this pod: the role must exist, and its trust policy must allow \"sts:AssumeRoleWithWebIdentity\" to \
+             Federated principal {provider}, with conditions that hold for sub {subject} and aud {audience}"
         )
     }
 
     pub(super) fn parameters(&self, code: &str) -> Option<String> {
-        parameters(code, &self.role, self.asked.duration.as_secs())
+        parameters(code, &self.asked.role, self.asked.duration.as_secs())
     }
 }
 
 impl Link<'_> {
     /// AWS's `message` tells which of the actions that the call needs is not allowed.
     pub(super) fn denied(&self, message: &str) -> String {
-        let Self { role, number, caller, .. } = self;
-        let (role, lacking) = (role.arn, self.lacking(message));
+        let Self { hop: Hop { role, .. }, number, caller } = self;
+        let lacking = self.lacking(message);
         format!("Hop {number} of the chain, from {caller} to {role}, is refused: {lacking}")
     }
 
@@ -68,7 +65,7 @@ impl Link<'_> {
             format!(
                 "\"{action}\" is missing beside \"sts:AssumeRole\" in the trust policy of {}, or in the caller's own permissions; \
                  it is needed since {why}",
-                self.role.arn
+                self.hop.role
             )
         };
         if message.contains("sts:TagSession") {
@@ -90,23 +87,23 @@ impl Link<'_> {
     }
 
     pub(super) fn parameters(&self, code: &str) -> Option<String> {
-        parameters(code, &self.role, self.hop.duration.as_secs())
+        parameters(code, &self.hop.role, self.hop.duration.as_secs())
     }
 }
 
 /// What to do when STS refuses what was asked of `role` and not who asks.
-fn parameters(code: &str, role: &Role<'_>, seconds: u64) -> Option<String> {
-    let Role { arn, account, .. } = role;
+fn parameters(code: &str, role: &RoleArn, seconds: u64) -> Option<String> {
+    let account = role.account();
     match code {
         "PackedPolicyTooLarge" => Some(format!(
-            "The session tags and session policies for {arn} are too large once STS has packed them: pass fewer or shorter ones; tags \
+            "The session tags and session policies for {role} are too large once STS has packed them: pass fewer or shorter ones; tags \
              inherited along a chain count too, such as the six of EKS Pod Identity (its association can set disableSessionTags)"
         )),
         "MalformedPolicyDocument" => Some(format!(
-            "STS can't apply a session policy to {arn}: each of its policyArns must name a managed policy of AWS or of account {account}"
+            "STS can't apply a session policy to {role}: each of its policyArns must name a managed policy of AWS or of account {account}"
         )),
         "ValidationError" | "InvalidParameterValue" => Some(format!(
-            "STS refuses the parameters for {arn}: its maximum session duration must be at least the {seconds} s that are asked for, \
+            "STS refuses the parameters for {role}: its maximum session duration must be at least the {seconds} s that are asked for, \
              and no tag may be passed that the calling session has as a transitive one"
         )),
         "RegionDisabledException" => Some(format!(

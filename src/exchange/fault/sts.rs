@@ -1,5 +1,8 @@
 //! What STS's codes mean (API version 2011-06-15). It refuses identity, role and parameters alike with 400 or 403, so the code
 //! alone decides.
+//!
+//! Its calls are signed by the session before them or by nobody, so nothing that is answered to them tells anything about the
+//! node's own credentials: none of it is [`Failure::Misconfigured`].
 
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
@@ -15,18 +18,24 @@ const SESSION_REFUSED: [&str; 3] = ["ExpiredToken", "ExpiredTokenException", "In
 /// In the message of an `InvalidIdentityToken` that says nothing about the token: STS could not fetch the issuer's keys.
 const KEYS_NOT_READ: &str = "retrieve verification key";
 
+const NO_KEYS: &str = "STS can't read the keys of the tokens' issuer";
+const WRONG_CLOCK: &str = "STS takes a token that is alive for expired, as it does where this node's clock is wrong";
+const SIGNATURE_REFUSED: &str =
+    "the signature by the session before is refused, as it is where this node's clock is wrong or a proxy alters requests";
+const NOT_STS: &str = "whoever answers does not look like STS, but like a proxy or a wrong endpoint";
+
 /// What `answer` means for `order`, if STS has given it to `AssumeRoleWithWebIdentity`.
 pub(in crate::exchange) fn web_identity(answer: &Answer<'_>, order: &Order, trust: &Trust<'_>) -> Option<Failure> {
     match answer.code {
-        "IDPCommunicationError" => Some(issuer_unavailable(answer)),
-        "InvalidIdentityToken" if answer.message.contains(KEYS_NOT_READ) => Some(issuer_unavailable(answer)),
+        "IDPCommunicationError" => Some(answer.unavailable_since(NO_KEYS)),
+        "InvalidIdentityToken" if answer.message.contains(KEYS_NOT_READ) => Some(answer.unavailable_since(NO_KEYS)),
         "ExpiredToken" | "ExpiredTokenException" => Some(match Expired::of(order, answer.now) {
             Expired::PodToken => answer.denied_with(trust.expired()),
-            Expired::NodeAccess => answer.misconfigured(),
+            Expired::NodeAccess => answer.unavailable_since(WRONG_CLOCK),
         }),
         "InvalidIdentityToken" | "IDPRejectedClaim" => Some(answer.denied_with(trust.provider())),
         "AccessDenied" | "AccessDeniedException" => Some(answer.denied_with(trust.policy())),
-        code => trust.parameters(code).map(|advice| answer.denied_with(advice)),
+        code => trust.parameters(code).map(|advice| answer.denied_with(advice)).or_else(|| foreign(answer, NOT_STS)),
     }
 }
 
@@ -35,13 +44,14 @@ pub(in crate::exchange) fn assume_role(answer: &Answer<'_>, link: &Link<'_>) -> 
     match answer.code {
         code if SESSION_REFUSED.contains(&code) => Some(answer.unavailable()),
         "AccessDenied" | "AccessDeniedException" => Some(answer.denied_with(link.denied(answer.message))),
-        code => link.parameters(code).map(|advice| answer.denied_with(advice)),
+        _ if answer.refuses_caller() => foreign(answer, SIGNATURE_REFUSED),
+        code => link.parameters(code).map(|advice| answer.denied_with(advice)).or_else(|| foreign(answer, NOT_STS)),
     }
 }
 
-/// Credentials that are held outlive an issuer that is down for a while.
-fn issuer_unavailable(answer: &Answer<'_>) -> Failure {
-    Failure::Unavailable(format!("STS can't read the keys of the tokens' issuer: {}", answer.label()))
+/// What `answer` means if it is not STS's own. What is held outlives that for a while.
+fn foreign(answer: &Answer<'_>, looks: &str) -> Option<Failure> {
+    answer.is_foreign().then(|| answer.unavailable_since(looks))
 }
 
 /// Whether AWS refused the session that made the call, so that a new one is needed.

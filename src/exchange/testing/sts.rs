@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::base::clock::{Clock, unix_seconds};
 use crate::domain::credential::{Credential, account_of, rfc3339};
 use crate::domain::mint::{Failure, Mint, Order};
-use crate::domain::policy::{Exchange, Grant, Hop, POD_IDENTITY_AUDIENCE, WEB_IDENTITY_AUDIENCE, WebIdentity};
+use crate::domain::policy::{Exchange, Grant, Hop, POD_IDENTITY_AUDIENCE, RoleArn, WEB_IDENTITY_AUDIENCE, WebIdentity};
 use crate::egress::fake::{Answer, Fake, https};
 use crate::exchange::testing::{Setup, keys, now, order, verified};
 
@@ -114,7 +114,7 @@ pub(in crate::exchange) fn order_for(grant: &Grant) -> Order {
 
 pub(in crate::exchange) fn web_identity(duration: u64) -> Exchange {
     Exchange::WebIdentity(WebIdentity {
-        role: CI.into(),
+        role: RoleArn::parse(CI).unwrap(),
         session_name: "ci".into(),
         duration: Duration::from_secs(duration),
         policy_arns: Vec::new(),
@@ -131,7 +131,7 @@ pub(in crate::exchange) fn by_pod_identity(chain: Vec<Hop>) -> Grant {
 
 pub(in crate::exchange) fn hop(role: &str) -> Hop {
     Hop {
-        role: role.into(),
+        role: RoleArn::parse(role).unwrap(),
         session_name: "xactarget".into(),
         duration: Duration::from_secs(3600),
         external_id: None,
