@@ -3,5 +3,6 @@
 pub mod credential;
 pub mod identity;
 pub mod mint;
+pub mod name;
 pub mod policy;
 pub mod refusal;

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use crate::base::clock::Now;
 use crate::domain::identity::Identity;
+use crate::domain::name::{is_label, is_subdomain};
 use crate::domain::refusal::{Reason, Refusal};
 use crate::token::claims::{Claims, Kubernetes, Reference};
 use crate::token::json::Object;
@@ -15,9 +16,12 @@ use crate::token::json::Object;
 const LEEWAY_SECONDS: i64 = 60;
 /// Longest lifetime: twice the 24 h of which EKS asks for a pod's token, and an hour.
 const LIFETIME_SECONDS: i64 = 49 * 3_600;
-/// Longest names (RFC 1123 as Kubernetes reads it): of a namespace, and of everything else.
-const LABEL_BYTES: usize = 63;
-const SUBDOMAIN_BYTES: usize = 253;
+/// Longest UID: as long as a name.
+const UID_BYTES: usize = 253;
+
+const SEVERAL_AUDIENCES: &str = "The token bears several audiences, and only one that bears a single audience is taken: project \
+                                 one with pods.eks.amazonaws.com into the pod, or with sts.amazonaws.com where its role is taken \
+                                 by web identity";
 
 /// The rules of this node.
 #[derive(Debug)]
@@ -45,11 +49,14 @@ impl Rules {
     }
 
     fn audience(&self, claims: &Claims) -> Result<Arc<str>, Refusal> {
-        let [only] = claims.aud.as_slice() else {
-            return Err(Refusal::new(Reason::Audience, "the token has no audience or several"));
+        let refused = |cause: &str| Refusal::new(Reason::Audience, cause);
+        let only = match claims.aud.as_slice() {
+            [] => return Err(refused("the token has no audience")),
+            [only] => only,
+            [_, _, ..] => return Err(refused("the token has several audiences").advice(SEVERAL_AUDIENCES)),
         };
         let configured = self.audiences.iter().find(|audience| ***audience == **only);
-        configured.cloned().ok_or_else(|| Refusal::new(Reason::Audience, "the token's audience is not configured"))
+        configured.cloned().ok_or_else(|| refused("the token's audience is not configured"))
     }
 
     fn check_node(&self, identity: &Identity, iat: i64) -> Result<(), Refusal> {
@@ -115,22 +122,8 @@ fn check_subject(sub: &str, namespace: &str, account: &Reference) -> Result<(), 
 
 fn is_sound(reference: &Reference) -> bool {
     let Reference { name, uid } = reference;
-    let is_uid = !uid.is_empty() && uid.len() <= SUBDOMAIN_BYTES && uid.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_uid = !uid.is_empty() && uid.len() <= UID_BYTES && uid.bytes().all(|byte| byte.is_ascii_graphic());
     is_uid && is_subdomain(name)
-}
-
-fn is_label(name: &str) -> bool {
-    name.len() <= LABEL_BYTES && is_dns_part(name)
-}
-
-/// Kubernetes limits the length of the whole, not of its parts.
-fn is_subdomain(name: &str) -> bool {
-    name.len() <= SUBDOMAIN_BYTES && name.split('.').all(is_dns_part)
-}
-
-fn is_dns_part(part: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    !part.is_empty() && part.bytes().all(inner) && !part.starts_with('-') && !part.ends_with('-')
 }
 
 #[cfg(test)]
@@ -195,7 +188,11 @@ mod tests {
             json!(["PODS.eks.amazonaws.com"]),
             json!("pods.eks.amazonaws.com "),
         ] {
-            assert_eq!(reason("/aud", wrong.clone()), Some(Reason::Audience), "{wrong}");
+            let claims = Claims::parse(payload_with("/aud", wrong.clone()).to_string().as_bytes()).unwrap();
+            let several = wrong.as_array().is_some_and(|audiences| audiences.len() > 1);
+            let refusal = rules(Some(NODE)).check(claims, &[ISSUER.into()], at(ISSUED_AT + 10)).unwrap_err();
+            assert_eq!(refusal.reason, Reason::Audience, "{wrong}");
+            assert_eq!(refusal.advice.is_some_and(|advice| advice.contains("a single audience")), several, "{wrong}");
         }
     }
 

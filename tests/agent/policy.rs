@@ -49,9 +49,14 @@ fn text(output: Output) -> (i32, String, String) {
     (output.status.code().unwrap(), out, err)
 }
 
-async fn check_standard_input(input: &[u8]) -> (i32, String, String) {
+async fn check_standard_input(input: &[u8], flags: &[&str]) -> (i32, String, String) {
     let mut command = credlet("policy");
-    command.args(["check", "-", "--cluster-name=demo"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(["check", "-", "--cluster-name=demo"])
+        .args(flags)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut process = command.spawn().unwrap();
     process.stdin.take().unwrap().write_all(input).await.unwrap();
     text(process.wait_with_output().await.unwrap())
@@ -88,13 +93,47 @@ async fn check_tells_every_fault_with_its_place() {
 
 #[tokio::test]
 async fn check_reads_standard_input_and_warns_of_rules_that_never_decide() {
-    let (status, out, err) = check_standard_input(EXAMPLE.as_bytes()).await;
+    let (status, out, err) = check_standard_input(EXAMPLE.as_bytes(), &[]).await;
     assert_eq!((status, &*out, &*err), (0, "-: no faults: rules: 3, targets: 1\n", ""));
     let twice = format!("{EXAMPLE}  - match: {{ namespace: team-a, serviceAccount: x }}\n");
-    let (status, _, err) = check_standard_input(twice.as_bytes()).await;
-    assert_eq!((status, &*err), (0, "-:22: rules[3]: never decides: the rule in line 19 matches all that it could\n"));
-    let (status, _, err) = check_standard_input(b"rules: \xff").await;
-    assert!(status == 1 && err.contains("UTF-8"), "{err}");
+    let (status, _, err) = check_standard_input(twice.as_bytes(), &[]).await;
+    let warning = "-:22: rules[3]: never decides: the rule in line 19 matches all that it could\n";
+    assert_eq!((status, &*err), (0, warning));
+    let (status, out, err) = check_standard_input(twice.as_bytes(), &["--strict"]).await;
+    assert_eq!((status, &*out, &*err), (1, warning, ""));
+}
+
+#[tokio::test]
+async fn check_takes_text_of_a_megabyte_in_utf_8() {
+    for (input, words) in [
+        (&b"rules: \xe9"[..], "-: is not UTF-8 text, but perhaps Latin-1 or Windows-1252: save it as UTF-8"),
+        (b"\xff\xfer\0u\0", "-: is not UTF-8 text, but UTF-16: save it as UTF-8"),
+        (b"\xfe\xff\0r\0u", "UTF-16"),
+    ] {
+        let (status, _, err) = check_standard_input(input, &[]).await;
+        assert!(status == 1 && err.contains(words), "{err}");
+    }
+    let (status, _, err) = run(&["check", "/dev/zero"], &[]).await;
+    assert!(status == 1 && err.contains("/dev/zero: is larger than 1 MiB"), "{err}");
+}
+
+#[tokio::test]
+async fn check_goes_through_all_files_and_fails_for_any() {
+    let folder = tempfile::tempdir().unwrap();
+    let [good, bad] = ["good.yaml", "bad.yaml"].map(|name| folder.path().join(name));
+    std::fs::write(&good, EXAMPLE).unwrap();
+    std::fs::write(&bad, FAULTY).unwrap();
+    let (good, bad) = (good.to_str().unwrap(), bad.to_str().unwrap());
+    let fine = format!("{good}: no faults: rules: 3, targets: 1\n");
+    let (status, out, err) = run(&["check", "/nowhere", bad, good], &[]).await;
+    assert!(status == 1 && out.ends_with(&fine) && out.lines().count() == 4 && err.contains("/nowhere"), "{out}{err}");
+    let (status, out, _) = run(&["check", good, good, "--cluster-name=demo", "--strict"], &[]).await;
+    assert_eq!((status, out), (0, fine.repeat(2)));
+    let (status, out, err) = run(&["check", good, "--strict"], &[]).await;
+    assert!(
+        status == 1 && out.contains("needs the cluster's name") && !out.contains("no faults") && err.is_empty(),
+        "{out}{err}"
+    );
 }
 
 #[tokio::test]
@@ -109,33 +148,39 @@ decided by: rules[1] in line 4 (namespace ci-namespace, service account ci-servi
 token audience: sts.amazonaws.com
 
 default role (GET /v1/credentials):
-  1. STS AssumeRoleWithWebIdentity arn:aws:iam::111111111111:role/ci-account-iam-role
-       session name: ci-namespace-ci-serviceaccount
-       duration: 1h
+  exchange: STS AssumeRoleWithWebIdentity arn:aws:iam::111111111111:role/ci-account-iam-role
+    session name: ci-namespace-ci-serviceaccount
+    duration: 1h
 
 target target-env (GET /v1/credentials/target-env):
-  1. STS AssumeRoleWithWebIdentity arn:aws:iam::111111111111:role/ci-account-iam-role
-       session name: ci-namespace-ci-serviceaccount
-       duration: 1h
-  2. STS AssumeRole arn:aws:iam::222222222222:role/target-account-iam-role
-       session name: xactarget
-       duration: 1h
-       external id: demo/ci-namespace/ci-serviceaccount
-       tags: team=ci (transitive)
+  exchange: STS AssumeRoleWithWebIdentity arn:aws:iam::111111111111:role/ci-account-iam-role
+    session name: ci-namespace-ci-serviceaccount
+    duration: 1h
+  hop 1: STS AssumeRole arn:aws:iam::222222222222:role/target-account-iam-role
+    session name: xactarget
+    duration: 1h
+    external id: demo/ci-namespace/ci-serviceaccount
+    tags: team=ci (transitive)
 ";
     assert_eq!((status, &*out, &*err), (0, expected, ""));
 
     let who = ["explain", "--namespace", "team-a", "--service-account", "x"];
     let (_, out, _) = run(&who, &[("CREDLET_POLICY", &file)]).await;
     assert!(out.contains("rules[2] in line 19") && out.contains("pods.eks.amazonaws.com"), "{out}");
-    assert!(out.contains("1. EKS Auth") && out.contains("2. STS AssumeRole") && out.contains("session name: team-a.x"), "{out}");
+    assert!(
+        out.contains("exchange: EKS Auth") && out.contains("hop 1: STS AssumeRole") && out.contains("session name: team-a.x"),
+        "{out}"
+    );
 }
 
 #[tokio::test]
 async fn explain_knows_annotations_and_what_holds_without_a_policy() {
     let who = ["explain", "--namespace", "n", "--service-account", "s"];
     let (status, out, _) = run(&who, &[]).await;
-    assert!(status == 0 && out.contains("the token's audience, since no rule matches") && out.contains("1. EKS Auth"), "{out}");
+    assert!(
+        status == 0 && out.contains("the token's audience, since no rule matches") && out.contains("exchange: EKS Auth"),
+        "{out}"
+    );
     let annotated = [&who[..], &["--annotation", "eks.amazonaws.com/role-arn=arn:aws:iam::111111111111:role/r"]].concat();
     let (_, out, _) = run(&annotated, &[]).await;
     assert!(out.contains("sts.amazonaws.com") && out.contains("AssumeRoleWithWebIdentity"), "{out}");
@@ -145,4 +190,37 @@ async fn explain_knows_annotations_and_what_holds_without_a_policy() {
     let faulty = [&who[..], &["--annotation", "credlet.io/duration=3h"]].concat();
     let (status, _, err) = run(&faulty, &[]).await;
     assert!(status == 1 && err.contains("credlet.io/duration"), "{err}");
+    let both = [&who[..], &["--annotation", "credlet.io/duration=3m", "--annotation", "eks.amazonaws.com/role-arn=bad"]].concat();
+    let (status, _, err) = run(&both, &[]).await;
+    assert!(status == 1 && err.contains("credlet.io/duration") && err.contains("eks.amazonaws.com/role-arn"), "{err}");
+}
+
+#[tokio::test]
+async fn explain_tells_what_will_not_work_though_it_is_legal() {
+    let who = ["explain", "--namespace", "n", "--service-account", "s"];
+    let bad = [&who[..], &["--annotation", "eks.amazonaws.com/role-arn=bad"]].concat();
+    for audience in [&[][..], &["--audience=sts.amazonaws.com"], &["--audience=pods.eks.amazonaws.com"]] {
+        let (status, out, _) = run(&[&bad, audience].concat(), &[]).await;
+        let fault = "note: the annotation is of no use: eks.amazonaws.com/role-arn: \"bad\" is not an ARN";
+        assert!(status == 0 && out.contains(fault), "{out}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.yaml");
+    std::fs::write(&file, EXAMPLE).unwrap();
+    let who = ["explain", "--namespace", "ci-namespace", "--service-account", "ci-serviceaccount"];
+    let note =
+        "note: STS takes a token of this audience only if the role's OIDC provider has pods.eks.amazonaws.com as a client id";
+    let (_, out, _) = run(&[&who[..], &["--audience", "pods.eks.amazonaws.com"]].concat(), &[("CREDLET_POLICY", &file)]).await;
+    assert!(out.contains(note), "{out}");
+    let (_, out, _) = run(&who, &[("CREDLET_POLICY", &file)]).await;
+    assert!(!out.contains("note:"), "{out}");
+}
+
+#[tokio::test]
+async fn explain_takes_names_that_kubernetes_can_have() {
+    for (namespace, service_account) in [("CI", "s"), ("a_b", "s"), ("a.b", "s"), ("", "s"), ("n", "S"), ("n", "a..b")] {
+        let (status, _, err) = run(&["explain", "--namespace", namespace, "--service-account", service_account], &[]).await;
+        assert!(status == 64 && err.contains("of Kubernetes has this name"), "{err}");
+    }
+    assert_eq!(run(&["explain", "--namespace", "n-1", "--service-account", "a.b"], &[]).await.0, 0);
 }

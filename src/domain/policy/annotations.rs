@@ -55,6 +55,15 @@ impl Annotations {
         reader.reading.end(annotations)
     }
 
+    /// Every fault, that of the web identity role too, for which only tokens that need it are refused.
+    #[must_use]
+    pub fn faults(annotations: &BTreeMap<String, String>) -> Vec<Fault> {
+        let reader = Reader { annotations, reading: Reading::default() };
+        let role = reader.read().web_identity.and_then(Result::err);
+        let others = reader.reading.end(()).err().map(|faults| faults.0).unwrap_or_default();
+        role.into_iter().chain(others).collect()
+    }
+
     /// The way that leads from a token of `audience` to a role.
     pub(super) fn recipe(&self, audience: &str) -> Result<Recipe<'_>, Refusal> {
         let exchange = match audience {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use crate::domain::policy::fault::{Fault, Faults, listed, shown};
+use crate::domain::policy::syntax::missing_space;
 use crate::domain::policy::yaml::{Kind, Node, Value};
 
 /// How alike a key and a known one are that is meant: clap's threshold, which suits misspelt words of this length.
@@ -43,7 +44,7 @@ impl Reading {
         let (mut faults, more) = (self.faults.into_inner(), self.more.get());
         faults.sort_by_key(|fault| fault.line);
         if more > 0 {
-            faults.push(Fault { line: None, path: String::new(), message: format!("{more} faults more") });
+            faults.push(Fault { line: None, path: String::new(), message: format!("and {more} more") });
         }
         if faults.is_empty() { Ok(value) } else { Err(Faults(faults)) }
     }
@@ -92,11 +93,17 @@ impl<'a> At<'a> {
     pub(super) fn text(&self) -> Option<&'a str> {
         match self.value()? {
             Value::Text(text) => return Some(text),
-            Value::Other(Kind::Number, word) => self.fault(not_text(word, "a number")),
-            Value::Other(Kind::Boolean, word) => self.fault(not_text(word, "a boolean")),
+            Value::Other(Kind::Number, word) => self.fault(not_text(word, "a number in YAML")),
+            Value::Other(Kind::Boolean, word) if word.len() == 1 => {
+                self.fault(not_text(word, "a boolean in some parsers of YAML"))
+            }
+            Value::Other(Kind::Boolean, word) => self.fault(not_text(word, "a boolean in YAML")),
             Value::Other(Kind::Empty, _) => self.fault("is empty"),
-            Value::List(_) => self.fault("is a list, where text is expected"),
-            Value::Map(_) => self.fault("is a map, where text is expected: text that begins with a brace needs quotes"),
+            Value::List(_) | Value::Map(_) if self.node.untaken.is_some() => (),
+            Value::List(_) => self.fault("is a list, where text is expected: text that begins with a bracket needs quotes"),
+            Value::Map(_) => {
+                self.fault("is a map, where text is expected: text that begins with a brace needs quotes, as in \"{namespace}\"");
+            }
             Value::Nothing => (),
         }
         None
@@ -105,6 +112,14 @@ impl<'a> At<'a> {
     /// The text's meaning, or what is wrong with it.
     pub(super) fn parse<T>(&self, check: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         check(self.text()?).map_err(|message| self.fault(message)).ok()
+    }
+
+    /// As [`At::parse`], of what may stand without quotes though YAML takes it for something else.
+    pub(super) fn parse_word<T>(&self, check: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        match &self.node.value {
+            Value::Other(Kind::Number | Kind::Boolean, word) => check(word).map_err(|message| self.fault(message)).ok(),
+            Value::Other(Kind::Empty, _) | Value::Text(_) | Value::List(_) | Value::Map(_) | Value::Nothing => self.parse(check),
+        }
     }
 
     /// The items of a list; none if no list stands here.
@@ -144,18 +159,20 @@ impl<'a> At<'a> {
             Value::Map(members) => return Some(self.distinct(members)),
             Value::Other(Kind::Empty, _) => self.fault("is empty, where a map is expected"),
             Value::List(_) => self.fault("is a list, where a map is expected: leave the dashes out"),
-            Value::Text(_) | Value::Other(..) => self.fault("is text, where a map of keys and values is expected"),
+            Value::Text(text) | Value::Other(_, text) => {
+                let remedy = missing_space(text).map(|remedy| format!(": {remedy}")).unwrap_or_default();
+                self.fault(format!("is text, where a map of keys and values is expected{remedy}"));
+            }
             Value::Nothing => (),
         }
         None
     }
 
-    /// `None` for what is not taken of YAML, which is noted, but where a value can be read all the same.
+    /// `None` for what is not taken of YAML, which is noted, but where lists and maps can be read all the same.
     fn value(&self) -> Option<&'a Value> {
-        if let Some(untaken) = self.node.untaken {
-            self.fault(untaken);
-        }
-        Some(&self.node.value).filter(|value| !matches!(value, Value::Nothing))
+        let Some(untaken) = self.node.untaken else { return Some(&self.node.value) };
+        self.fault(untaken);
+        Some(&self.node.value).filter(|value| matches!(value, Value::List(_) | Value::Map(_)))
     }
 
     fn distinct(&self, members: &'a [(Node, Node)]) -> Vec<(&'a str, Self)> {
@@ -214,7 +231,7 @@ impl<'a> Map<'a> {
 }
 
 fn not_text(word: &str, kind: &str) -> String {
-    format!("is {kind} in YAML, where text is expected: write {} in quotes", shown(word))
+    format!("is {kind}, where text is expected: write {} in quotes", shown(word))
 }
 
 fn is_plain(name: &str) -> bool {
@@ -227,6 +244,7 @@ pub(super) fn unknown_key(key: &str, known: &[&str]) -> String {
     let likeness = |name: &&&str| strsim::jaro_winkler(&word(key), &word(name));
     let closest = known.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
     match closest.filter(|name| likeness(name) > ALIKE) {
+        Some(name) if key.split(':').next() == Some(name) => format!("is not known: a space is missing after {name}:"),
         Some(name) => format!("is not known: did you mean {name}?"),
         None => format!("is not known here: {} may stand here", listed(known)),
     }

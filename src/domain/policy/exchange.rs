@@ -87,7 +87,7 @@ impl WebIdentityTemplate {
 
     fn read(map: &Map<'_>) -> Option<Self> {
         let role = map.need("role").and_then(|at| at.parse(RoleArn::parse));
-        let duration = map.get("duration").map(|at| at.parse(lifetime::of_web_identity));
+        let duration = map.get("duration").map(|at| at.parse_word(lifetime::of_web_identity));
         let session_name = read_session_name(map);
         let policy_arns = read_policies(map, role.as_ref());
         Some(Self { role: role?, session_name, duration: duration.unwrap_or(Some(lifetime::HOUR))?, policy_arns })

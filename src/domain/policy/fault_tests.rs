@@ -38,6 +38,14 @@ fn files_that_are_no_policy() {
         ("rules:\n  match: {namespace: a, serviceAccount: b}\n", &[(2, "rules", "begin each item with a dash")]),
         ("rules: []\nrules: []\n", &[(2, "rules", "is there in line 1 already")]),
         ("rules: []\n---\nrules: []\n", &[(3, "", "a second document")]),
+        (
+            "apiVersion: v1\nkind: ConfigMap\ndata:\n  policy.yaml: |\n    rules: []\n",
+            &[(1, "", "is a whole \"ConfigMap\" of Kubernetes: the policy is what stands under one of the keys of its data")],
+        ),
+        ("rules: []\n<<<<<<< HEAD\n=======\n>>>>>>> other\n", &[(2, "", "a merge was left unfinished here")]),
+        ("rules: []\n=======\n", &[(2, "", "a merge was left unfinished here")]),
+        ("rules: []\n>>>>>>> other\n", &[(2, "", "a merge was left unfinished here")]),
+        ("rules:[]\n", &[(1, "", "a space is missing after rules:")]),
         ("%YAML 1.2\n---\nrules: []\n", &[(1, "", "directives")]),
     ]);
 }
@@ -46,7 +54,7 @@ fn files_that_are_no_policy() {
 fn what_yaml_does_to_people() {
     check(&[
         ("rules:\n\t- match: {}\n", &[(2, "", "a tab")]),
-        ("rules:\n- match: {namespace: a, serviceAccount: *}\n", &[(2, "", "write \"*\" in quotes")]),
+        ("rules:\n- match: {namespace: a, serviceAccount: *}\n", &[(2, "", "begins with * in double quotes")]),
         (
             "rules:\n- match:\n    namespace: *-dev\n    serviceAccount: *a\n",
             &[(3, "rules[0].match.namespace", "in quotes"), (4, "rules[0].match.serviceAccount", "aliases")],
@@ -62,6 +70,22 @@ fn what_yaml_does_to_people() {
             ],
         ),
         (
+            "rules:\n- match: {namespace: y, serviceAccount: N}\n",
+            &[
+                (2, "rules[0].match.namespace", "is a boolean in some parsers of YAML, where text is expected: write \"y\" in"),
+                (2, "rules[0].match.serviceAccount", "in some parsers"),
+            ],
+        ),
+        (
+            "rules:\n- match: {namespace: !a, serviceAccount: !!str 5}\n  chain: !b\n  role: !c {d}\n",
+            &[
+                (2, "rules[0].match.namespace", "tags (!name)"),
+                (2, "rules[0].match.serviceAccount", "tags (!name)"),
+                (3, "rules[0].chain", "tags (!name)"),
+                (4, "rules[0].role", "tags (!name)"),
+            ],
+        ),
+        (
             "rules:\n- match: {namespace: a, serviceAccount: b}\n  <<: {exchange: pod-identity}\n",
             &[(3, "rules[0]", "merge keys")],
         ),
@@ -72,7 +96,7 @@ fn what_yaml_does_to_people() {
         ("rules: [[[[[[[[[[[[[[[[[[x]]]]]]]]]]]]]]]]]]\n", &[(1, "", "too deeply")]),
         (
             "rules:\n- match: {namespace: a, serviceAccount: b}\n  role: arn:aws:iam::111111111111:role/r\n  sessionName: {namespace}\n",
-            &[(4, "rules[0].sessionName", "begins with a brace needs quotes")],
+            &[(4, "rules[0].sessionName", "begins with a brace needs quotes, as in \"{namespace}\"")],
         ),
     ]);
     let large = format!("rules: []\n#{}", "x".repeat(1 << 20));
@@ -125,6 +149,43 @@ fn check_rules(rows: &[Row]) {
 }
 
 #[test]
+fn text_without_quotes() {
+    check_rules(&[
+        ("  sessionName: {namespace}-{serviceAccount}\n  role: x\n", &[(3, "", "put text that begins with { in double quotes")]),
+        ("  sessionName: {{namespace}}-{{serviceAccount}}\n", &[(3, "", "begins with { in double quotes")]),
+        (
+            "  role: arn:aws:iam::111111111111:role/r\n  sessionName: {namespace:n}\n",
+            &[(4, "rules[0].sessionName", "needs quotes")],
+        ),
+        ("  sessionName: [a]b\n", &[(3, "", "begins with [ in double quotes")]),
+        ("  sessionName: @x\n", &[(3, "", "begins with @ in double quotes")]),
+        ("  sessionName: %x\n", &[(3, "", "begins with % in double quotes")]),
+        ("  sessionName: `x\n", &[(3, "", "begins with ` in double quotes")]),
+        ("  sessionName: *\n", &[(3, "", "begins with * in double quotes")]),
+        ("  sessionName: &\n", &[(3, "", "begins with & in double quotes")]),
+        ("  sessionName: !<\n", &[(3, "", "begins with ! in double quotes")]),
+        ("  policyArns: [{namespace}-x]\n", &[(3, "", "begins with { in double quotes")]),
+        ("  policyArns:\n  - {namespace}-x\n", &[(4, "", "begins with { in double quotes")]),
+        ("  chain: [{role: x, tags: {a: {pod}-x, b: c}}]\n", &[(3, "", "begins with { in double quotes")]),
+        ("  chain: [{sessionName: @x, role: x}]\n", &[(3, "", "begins with @ in double quotes")]),
+    ]);
+}
+
+#[test]
+fn colons_without_a_space() {
+    check_rules(&[
+        ("  role:arn:aws:iam::111111111111:role/r\n", &[(3, "", "a space is missing after role:")]),
+        ("  duration: 1h\n  role:\"arn:aws:iam::111111111111:role/r\"\n", &[(4, "", "a space is missing after role:")]),
+        ("  chain:\n  - role:x\n    duration: 1h\n", &[(5, "", "a space is missing after role:")]),
+        ("  chain:\n  - role:x\n", &[(4, "rules[0].chain[0]", "a space is missing after role:")]),
+        (
+            "  chain: [{role:x}]\n",
+            &[(3, "rules[0].chain[0].\"role:x\"", "a space is missing after role:"), (3, "rules[0].chain[0]", "role is missing")],
+        ),
+    ]);
+}
+
+#[test]
 fn exchanges_that_can_not_be() {
     check_rules(&[
         ("  exchange: irsa\n", &[(3, "rules[0].exchange", "\"irsa\" is not an exchange: pod-identity and web-identity are")]),
@@ -161,17 +222,21 @@ fn exchanges_that_can_not_be() {
             "  role: arn:aws:iam::111111111111:role/r\n  duration: 13h\n  sessionName: x\n",
             &[
                 (4, "rules[0].duration", "13h is too long"),
-                (5, "rules[0].sessionName", "has 1 characters: a session name has 2 to 64"),
+                (5, "rules[0].sessionName", "has 1 character: a session name has 2 to 64"),
             ],
         ),
         (
             "  role: arn:aws:iam::111111111111:role/r\n  duration: 3600\n  sessionName: 'a b'\n",
-            &[(4, "rules[0].duration", "write \"3600\" in quotes"), (5, "rules[0].sessionName", "has ' '")],
+            &[
+                (
+                    4,
+                    "rules[0].duration",
+                    "\"3600\" is not a duration, in whole seconds and with their unit: 1h, 90m and 3600s are",
+                ),
+                (5, "rules[0].sessionName", "has ' '"),
+            ],
         ),
-        (
-            "  role: arn:aws:iam::111111111111:role/r\n  duration: '3600'\n",
-            &[(4, "rules[0].duration", "not a duration in whole seconds")],
-        ),
+        ("  role: arn:aws:iam::111111111111:role/r\n  duration: '3600'\n", &[(4, "rules[0].duration", "not a duration")]),
         (
             "  role: arn:aws:iam::111111111111:role/r\n  policyArns:\n  - ReadOnly\n  - arn:aws:iam::222222222222:policy/p\n",
             &[
@@ -305,7 +370,7 @@ fn limits_of_one_call() {
 fn a_hundred_faults_are_enough() {
     let text: String = std::iter::once("rules:\n").chain(std::iter::repeat_n("- x\n", 250)).collect();
     let found = faults(&text, None);
-    assert_eq!((found.len(), &*found[100].message), (101, "150 faults more"));
+    assert_eq!((found.len(), &*found[100].message), (101, "and 150 more"));
 }
 
 #[test]

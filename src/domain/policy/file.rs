@@ -1,7 +1,7 @@
 //! The policy file as a whole.
 
 use crate::domain::policy::cursor::{At, Reading};
-use crate::domain::policy::fault::{Fault, Faults};
+use crate::domain::policy::fault::{Fault, Faults, shown};
 use crate::domain::policy::rule::Rule;
 use crate::domain::policy::yaml::{self, Kind, Node, Value};
 
@@ -14,6 +14,9 @@ pub(super) fn read(text: &str, cluster: bool) -> Result<Vec<Rule>, Faults> {
         let message = "the file is empty: write `rules: []` for a policy without rules".into();
         return Err(Fault { line: None, path: String::new(), message }.into());
     };
+    if let Some(kind) = manifest_kind(&root) {
+        return Err(Fault { line: Some(root.line), path: String::new(), message: manifest(kind) }.into());
+    }
     let reading = Reading::new(cluster);
     let rules = read_rules(&At::root(&root, &reading));
     reading.end(rules)
@@ -21,6 +24,22 @@ pub(super) fn read(text: &str, cluster: bool) -> Result<Vec<Rule>, Faults> {
 
 fn is_empty(root: &Node) -> bool {
     matches!(root.value, Value::Other(Kind::Empty, _))
+}
+
+/// The kind of the object of Kubernetes that is written here.
+fn manifest_kind(root: &Node) -> Option<&str> {
+    let Value::Map(members) = &root.value else { return None };
+    let text = |key| {
+        members.iter().find_map(|(name, value)| match (&name.value, &value.value) {
+            (Value::Text(name), Value::Text(text)) if name == key => Some(&**text),
+            _ => None,
+        })
+    };
+    text("apiVersion").and_then(|_| text("kind"))
+}
+
+fn manifest(kind: &str) -> String {
+    format!("is a whole {} of Kubernetes: the policy is what stands under one of the keys of its data", shown(kind))
 }
 
 fn read_rules(root: &At<'_>) -> Vec<Rule> {

@@ -69,7 +69,7 @@ impl HopTemplate {
     fn read(at: &At<'_>, session: &mut Session) -> Option<Self> {
         let map = at.map(&KEYS)?;
         let role = map.need("role").and_then(|at| read_role(at, session));
-        let duration = map.get("duration").map(|at| at.parse(lifetime::of_hop));
+        let duration = map.get("duration").map(|at| at.parse_word(lifetime::of_hop));
         let session_name = read_session_name(&map);
         let external_id = map.get("externalId").and_then(|at| read_template(at, Parameter::ExternalId));
         let source_identity = map.get("sourceIdentity").and_then(|at| read_source_identity(at, session));

@@ -49,7 +49,7 @@ pub(super) fn of_hop(text: &str) -> Result<Duration, String> {
 fn parse(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text);
     let whole = duration.ok().filter(|duration| duration.subsec_nanos() == 0);
-    whole.ok_or_else(|| format!("{} is not a duration in whole seconds: 1h, 90m and 3600s are", shown(text)))
+    whole.ok_or_else(|| format!("{} is not a duration, in whole seconds and with their unit: 1h, 90m and 3600s are", shown(text)))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Pure: text and names in, a [`Grant`] or a [`Refusal`] out. Only the policy and annotations choose a role, always for a proven
 //! identity; of a request nothing counts but the NAME of a target, and that only among the caller's own.
 //!
-//! A file becomes a tree whose nodes know their lines (`yaml`), which is walked (`cursor`) into rules (`file`, `rule`, `exchange`,
+//! A file becomes a tree whose nodes know their lines (`yaml`, `syntax`), which is walked (`cursor`) into rules (`file`, `rule`, `exchange`,
 //! `hop`) of checked parts (`glob`, `arn`, `lifetime`, `template`, `parameter`); every fault on the way is noted (`fault`). Rules
 //! and [`Annotations`] come down to a way to a credential with its variables open (`recipe`), and that, for one [`Claimant`], to a
 //! [`Grant`] (`case`).
@@ -32,6 +32,7 @@ mod lifetime;
 mod parameter;
 mod recipe;
 mod rule;
+mod syntax;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ pub use claimant::Claimant;
 pub use fault::{Fault, Faults};
 pub use grant::{Exchange, Grant, Hop, WebIdentity};
 pub use rule::Rule;
+pub use yaml::MOST_BYTES;
 
 /// The audience of EKS Pod Identity tokens.
 pub const POD_IDENTITY_AUDIENCE: &str = "pods.eks.amazonaws.com";

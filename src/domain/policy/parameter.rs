@@ -73,7 +73,8 @@ impl Parameter {
             return Ok(());
         }
         let (least, most) = allowed.into_inner();
-        Err(format!("has {length} characters: {} has {least} to {most}", self.name()))
+        let characters = if length == 1 { "character" } else { "characters" };
+        Err(format!("has {length} {characters}: {} has {least} to {most}", self.name()))
     }
 
     /// Why `text` can't be a part of the parameter, if it can't.

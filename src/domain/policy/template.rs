@@ -151,6 +151,9 @@ fn pieces(text: &str) -> Result<Vec<Piece>, String> {
 }
 
 fn unbalanced(text: &str) -> String {
+    if text.contains("{{") || text.contains("}}") {
+        return format!("{} has doubled braces: one on each side is right, as in {{namespace}}", shown(text));
+    }
     format!("{} has a brace without its other half", shown(text))
 }
 
@@ -205,9 +208,11 @@ mod tests {
             ("{}", "not a variable"),
             ("{namespace", "other half"),
             ("namespace}", "other half"),
-            ("{{namespace}}", "other half"),
+            ("{{namespace}}", "has doubled braces: one on each side is right, as in {namespace}"),
+            ("{{ namespace }}", "doubled braces"),
+            ("{namespace}}", "doubled braces"),
             ("a b", "' '"),
-            ("a", "has 1 characters"),
+            ("a", "has 1 character: "),
             (&*room, "without its variables"),
         ];
         for (text, expected) in rows {

@@ -3,17 +3,18 @@
 //! serde would end at the first fault and hide the next. The parser is the one that kube brings along; its events bear positions.
 //! What makes YAML surprising is not taken: aliases, anchors, tags, merge keys, directives, further documents.
 
-use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Span, StrInput};
+use granit_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 
 use crate::domain::policy::fault::Fault;
+use crate::domain::policy::syntax::{self, TOO_DEEP};
 
 /// Bytes of a policy: a `ConfigMap` holds 1 MiB.
-const MOST_BYTES: usize = 1 << 20;
+pub const MOST_BYTES: usize = 1 << 20;
 
 /// A policy has eight levels.
 const MOST_LEVELS: usize = 16;
 
-const TOO_DEEP: &str = "is nested too deeply to be a policy";
+const CONFLICT: &str = "a merge was left unfinished here: keep one side, and delete the lines of <<<<<<<, ======= and >>>>>>>";
 const ANCHOR: &str = "anchors (&name) are not taken: write the value out";
 const ALIAS: &str = "aliases (*name) are not taken: put text that begins with an asterisk in quotes, else write the value out";
 const TAG: &str = "tags (!name) are not taken: put text that begins with an exclamation mark in quotes";
@@ -59,6 +60,9 @@ pub(super) fn read(text: &str) -> Result<Option<Node>, Fault> {
     if text.len() > MOST_BYTES {
         return Err(fault(None, format!("the file is larger than 1 MiB: {} bytes", text.len())));
     }
+    if let Some(line) = syntax::conflict(text) {
+        return Err(fault(Some(line), CONFLICT.into()));
+    }
     let options = granit_parser::options! {
         disallow_directives: true,
         emit_unresolved_aliases: true,
@@ -66,10 +70,11 @@ pub(super) fn read(text: &str) -> Result<Option<Node>, Fault> {
         flow_nesting_limit: MOST_LEVELS,
         block_nesting_limit: MOST_LEVELS,
     };
-    Reader { events: Parser::new_from_str_with_options(text, options), levels: 0 }.documents()
+    Reader { text, events: Parser::new_from_str_with_options(text, options), levels: 0 }.documents()
 }
 
 struct Reader<'a> {
+    text: &'a str,
     events: Parser<'a, StrInput<'a>>,
     levels: usize,
 }
@@ -91,7 +96,8 @@ impl<'a> Reader<'a> {
     }
 
     fn next(&mut self) -> Result<Option<(Event<'a>, Span)>, Fault> {
-        self.events.next().transpose().map_err(|error| syntax(&error))
+        let next = self.events.next().transpose();
+        next.map_err(|error| fault(Some(error.marker().line()), syntax::message(&error, self.text)))
     }
 
     fn node(&mut self, event: Event<'a>, span: &Span) -> Result<Node, Fault> {
@@ -181,22 +187,6 @@ fn is_number(word: &str) -> bool {
         || of_base("0o", 8)
         || of_base("0b", 2)
         || [".inf", ".nan"].contains(&&*unsigned)
-}
-
-/// The parser's own words, but where a person would not see from them what to do.
-#[expect(clippy::wildcard_enum_match_arm, reason = "the parser's own words say enough of all others")]
-fn syntax(error: &ScanError) -> Fault {
-    let message = match error.kind() {
-        ErrorKind::TabNotAllowed
-        | ErrorKind::TabInBlockIndentation
-        | ErrorKind::TabInIndentation
-        | ErrorKind::TabInPlainScalar
-        | ErrorKind::TabAtBlockScalarStart => "a tab: YAML is indented with spaces".into(),
-        ErrorKind::MissingAnchorOrAliasName => "an asterisk begins an alias in YAML: write \"*\" in quotes".into(),
-        ErrorKind::RecursionLimitExceeded => TOO_DEEP.into(),
-        _ => format!("is not YAML: {}", error.info()),
-    };
-    fault(Some(error.marker().line()), message)
 }
 
 fn fault(line: Option<usize>, message: String) -> Fault {
