@@ -180,7 +180,7 @@ impl Pod {
 
     /// Waits until a pod that is [`asking`] gets credentials of a role of that account.
     pub(crate) async fn is_served_in(&self, account: &str) -> anyhow::Result<()> {
-        let is_served = async || Ok(self.last_answer().await?.json()["AccountId"] == account);
+        let is_served = async || Ok(self.answers().await?.last().is_some_and(|last| last.json()["AccountId"] == account));
         self.cluster.wait_until(&format!("credentials of {account}"), is_served).await
     }
 
