@@ -17,13 +17,11 @@ use tokio::sync::watch;
 
 use crate::base::readiness::Part;
 use crate::domain::credential::rfc3339;
-use crate::domain::policy::Policy;
+use crate::domain::policy::{MOST_BYTES, Policy};
 use crate::observe::Context;
 
 /// Between two looks: two of them are what a change takes to count, and a look costs a microsecond.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
-/// The largest file, in bytes: what a `ConfigMap` holds at most.
-const FILE_BYTES: u64 = 1024 * 1024;
 
 /// The policy file as it was when it was read.
 #[derive(Debug)]
@@ -184,14 +182,28 @@ fn read(path: &Path) -> Result<String, String> {
     if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         return Err("is no regular file".to_owned());
     }
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(FILE_BYTES + 1).read_to_string(&mut text));
-    match read {
-        Ok(_) if text.len() > usize::try_from(FILE_BYTES).unwrap_or(usize::MAX) => Err(format!("is over {FILE_BYTES} bytes")),
-        Ok(_) => Ok(text),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err("is not UTF-8 text".to_owned()),
-        Err(error) => Err(format!("can't be read: {error}")),
+    File::open(path).map_err(unreadable).and_then(text_of)
+}
+
+/// What `source` says, if that may be a policy file.
+///
+/// # Errors
+/// When it can't be read, is larger than any policy, or no UTF-8.
+pub fn text_of(source: impl Read) -> Result<String, String> {
+    let most = u64::try_from(MOST_BYTES).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    source.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() > MOST_BYTES {
+        return Err("is larger than 1 MiB, which is all that a ConfigMap holds".to_owned());
     }
+    let is_utf_16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+    let encoding = if is_utf_16 { "UTF-16" } else { "perhaps Latin-1 or Windows-1252" };
+    String::from_utf8(bytes).map_err(|_| format!("is not UTF-8 text, but {encoding}: save it as UTF-8"))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn unreadable(error: io::Error) -> String {
+    format!("can't be read: {error}")
 }
 
 fn parse(content: &Result<String, String>, cluster: Option<Arc<str>>) -> Result<Policy, Vec<String>> {
@@ -244,7 +256,7 @@ mod tests {
         let open = |path: &Path| PolicyFile::open(path, None).map(|_| ()).unwrap_err();
         assert!(open(&folder.path())[0].starts_with("line 1: "));
         assert!(open(&folder.0.path().join("nowhere"))[0].starts_with("can't be read: "));
-        for (content, fault) in [(vec![0xff; 10], "UTF-8"), (vec![b' '; 1024 * 1024 + 1], "1048576 bytes")] {
+        for (content, fault) in [(vec![0xff; 10], "UTF-8"), (vec![b' '; 1024 * 1024 + 1], "1 MiB")] {
             fs::write(folder.path(), content).unwrap();
             assert!(open(&folder.path())[0].contains(fault), "{:?}", open(&folder.path()));
         }

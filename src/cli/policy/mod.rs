@@ -4,14 +4,15 @@ mod check;
 mod explain;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 
-use crate::domain::policy::{Fault, MOST_BYTES, Policy};
+use crate::domain::policy::{Fault, Policy};
+use crate::grants;
 
 /// `credlet policy …`.
 #[derive(Debug, Args)]
@@ -58,20 +59,9 @@ fn tell(mut out: impl Write, file: &Path, faults: &[Fault]) -> anyhow::Result<()
 /// What a file says; - is standard input.
 fn text_of(file: &Path) -> anyhow::Result<String> {
     let text = if file == Path::new("-") {
-        text(std::io::stdin())
+        grants::file::text_of(std::io::stdin())
     } else {
-        File::open(file).map_err(anyhow::Error::from).and_then(text)
+        grants::file::text_of(File::open(file).with_context(|| file.display().to_string())?)
     };
-    text.with_context(|| file.display().to_string())
-}
-
-fn text(source: impl Read) -> anyhow::Result<String> {
-    let mut bytes = Vec::new();
-    source.take(u64::try_from(MOST_BYTES)? + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > MOST_BYTES {
-        bail!("is larger than 1 MiB, which is all that a ConfigMap holds");
-    }
-    let is_utf_16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
-    let encoding = if is_utf_16 { "UTF-16" } else { "perhaps Latin-1 or Windows-1252" };
-    String::from_utf8(bytes).with_context(|| format!("is not UTF-8 text, but {encoding}: save it as UTF-8"))
+    text.map_err(|fault| anyhow!("{}: {fault}", file.display()))
 }
