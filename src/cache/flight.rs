@@ -62,7 +62,7 @@ async fn attempt_once(shared: &Shared, slot: &Slot, urgency: Urgency, deadline: 
 
 fn land(shared: &Shared, slot: &Slot, result: &Loaded) {
     let now = shared.context.clock.now();
-    shared.pause.learn(&slot.key.grant, result, now, &shared.context.metrics);
+    shared.pause.learn(slot, result, now, &shared.context.metrics);
     let landed = slot.land(result.clone(), rand::random(), now);
     shared.plan(slot);
     note(shared, slot, &landed, result);

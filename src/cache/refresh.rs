@@ -17,7 +17,7 @@ use crate::cache::flight;
 use crate::cache::key::EntryKey;
 use crate::cache::slots::{Loaded, Slot};
 use crate::domain::mint::{Failure, Urgency};
-use crate::domain::policy::Grant;
+use crate::domain::policy::Exchange;
 use crate::observe::metrics::Metrics;
 
 /// Renewals under way at once; the others wait here, where they cost nothing, in the order in which they fell due. Those of
@@ -27,8 +27,8 @@ const DUE_SOON_AT_ONCE: usize = 2;
 /// How long renewals rest after a fault of the node's access, until one of them tries again.
 const REST: Duration = Duration::from_secs(15);
 
-/// Whether renewals rest that the node signs: with broken credentials every one of them would fail in the same way. The others
-/// neither rest, nor tell whether the node's credentials are good.
+/// Whether renewals rest that need the node's own access: while that is broken every one of them would fail in the same way. The
+/// others go on, and tell nothing about it; a chain is one of them as long as the session that it begins with is kept.
 #[derive(Debug, Default)]
 pub(super) struct Pause {
     until: Mutex<Option<Instant>>,
@@ -36,8 +36,8 @@ pub(super) struct Pause {
 
 impl Pause {
     /// When to come back, if renewals rest. The first to come after the rest tries for all, so it rests on for the others.
-    fn hold_back(&self, grant: &Grant, now: Now) -> Option<Instant> {
-        if !grant.is_signed_by_node() {
+    fn hold_back(&self, slot: &Slot, now: Now) -> Option<Instant> {
+        if !slot.shows_access() {
             return None;
         }
         let mut until = self.until.lock();
@@ -51,21 +51,18 @@ impl Pause {
         }
     }
 
-    /// Draws the conclusion from the result of a load of `grant`.
-    pub(super) fn learn(&self, grant: &Grant, result: &Loaded, now: Now, metrics: &Metrics) {
-        if !grant.is_signed_by_node() {
-            return;
-        }
+    /// Draws the conclusion from the result of a load of `slot`, before that has landed.
+    pub(super) fn learn(&self, slot: &Slot, result: &Loaded, now: Now, metrics: &Metrics) {
         let broken = match result {
-            Ok(_) | Err(Failure::Denied(_)) => None,
-            Err(Failure::Misconfigured(_)) => Some(now.mono + REST),
-            Err(Failure::Throttled { .. } | Failure::Unavailable(_) | Failure::Bug(_)) => return,
+            Ok(_) | Err(Failure::Denied(_)) if slot.shows_access() => None,
+            Err(Failure::Misconfigured(_)) if *slot.key.grant.exchange() == Exchange::PodIdentity => Some(now.mono + REST),
+            _ => return,
         };
         let before = std::mem::replace(&mut *self.until.lock(), broken);
         metrics.cache.renewals_paused.set(i64::from(broken.is_some()));
-        match (before, result) {
-            (None, Err(failure)) => tracing::error!(error = %failure, "renewals rest; what is held goes on being served"),
-            (Some(_), _) if broken.is_none() => tracing::info!("the node's own access to AWS works again; renewals go on"),
+        match (before, broken, result) {
+            (None, Some(_), Err(error)) => tracing::error!(%error, "renewals rest; what is held goes on being served"),
+            (Some(_), None, _) => tracing::info!("the node's own access to AWS works again; renewals go on"),
             _ => (),
         }
     }
@@ -164,7 +161,7 @@ impl Refresher {
         let Some(slot) = slot else { return };
         let Some((urgency, due)) = self.due(&slot) else { return };
         let now = self.shared.context.clock.now();
-        if let Some(until) = self.shared.pause.hold_back(&slot.key.grant, now) {
+        if let Some(until) = self.shared.pause.hold_back(&slot, now) {
             return self.sleep(slot.key.clone(), until);
         }
         if !slot.begin_renewal(now) {

@@ -121,6 +121,12 @@ impl Slot {
         self.state.lock().progress.send_replace(progress);
     }
 
+    /// Whether a load of it shows if the node's own access works: the node signs it, or it failed for want of access.
+    pub(super) fn shows_access(&self) -> bool {
+        let lacked_access = || matches!(self.state.lock().entry.last_failure(), Some(Failure::Misconfigured(_)));
+        self.key.grant.is_signed_by_node() || lacked_access()
+    }
+
     pub(super) fn newest(&self) -> Arc<Presented> {
         Arc::clone(self.state.lock().entry.newest())
     }

@@ -328,6 +328,23 @@ async fn what_the_node_does_not_sign_is_renewed_while_its_credentials_are_broken
     assert_eq!((world.calls_for(&web), world.calls_for(&chained)), (20, 20), "all are renewed in time");
 }
 
+/// Where all bases of chains have ended, the first to fail speaks for all, as with what the node signs itself.
+#[tokio::test(start_paused = true)]
+async fn chains_without_a_base_rest_while_the_node_has_no_access() {
+    let (web, chained) = (grant(false, &[]), grant(true, &[hop()]));
+    let world = without_access(|grant| !grant.chain().is_empty(), 10, &[&web, &chained]).await;
+    while world.calls_for(&chained) < 20 {
+        world.pass(Duration::from_secs(1)).await;
+    }
+    assert!(world.metric("credlet_renewals_paused 1"));
+    let (before, minutes) = (world.calls_for(&chained), 10);
+    world.pass(Duration::from_secs(60 * minutes)).await;
+    let calls = world.calls_for(&chained) - before;
+    assert!((10..=50).contains(&calls), "{calls} calls in {minutes} minutes: one for all in each rest");
+    world.pass(HOUR * 2).await;
+    assert_eq!(world.calls_for(&web), 20, "all are renewed in time");
+}
+
 #[tokio::test(start_paused = true)]
 async fn broken_web_identity_rests_nobody_else() {
     let (signed, web) = (grant(true, &[]), grant(false, &[]));

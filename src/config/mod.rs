@@ -97,14 +97,6 @@ impl Config {
     }
 }
 
-impl Config {
-    /// The addresses of the credentials endpoint, as configured.
-    #[must_use]
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        addresses(&self.front)
-    }
-}
-
 fn addresses(front: &front::Config) -> Vec<SocketAddr> {
     front.hosts.iter().map(|host| SocketAddr::new(*host, front.port)).collect()
 }

@@ -25,8 +25,8 @@ fn check(line: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<String>> 
 #[test]
 fn the_incumbents_arguments_work() {
     let config = check("--port 80 --cluster-name myeks --probe-port 2703", &[]).unwrap();
-    let addresses = ["169.254.170.23:80", "[fd00:ec2::23]:80"].map(|address| address.parse::<SocketAddr>().unwrap());
-    assert_eq!(config.addresses(), addresses);
+    let expected = ["169.254.170.23:80", "[fd00:ec2::23]:80"].map(|address| address.parse::<SocketAddr>().unwrap());
+    assert_eq!(addresses(&config.front), expected);
     assert_eq!(config.admin.metrics, Some("0.0.0.0:2705".parse().unwrap()));
     assert_eq!((config.token.mode, config.cache.capacity), (Mode::Auto, 2000));
     assert_eq!(config.token.audiences.len(), 2);

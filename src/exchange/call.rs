@@ -39,10 +39,14 @@ impl Calls {
     where
         C: Future<Output = Result<T, Failure>>,
     {
-        let result = self.budget.spend(operation, order.urgency, order.deadline, call).await;
-        if let Err(Failure::Throttled { retry_after }) = &result {
-            self.budget.throttled(*retry_after);
-        }
-        result
+        // Only what AWS says counts: the node's own line is also told as throttling.
+        let heard = async {
+            let result = call.await;
+            if let Err(Failure::Throttled { retry_after }) = &result {
+                self.budget.throttled(*retry_after);
+            }
+            result
+        };
+        self.budget.spend(operation, order.urgency, order.deadline, heard).await
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use serde_json::{Value, json};
 
-use crate::domain::mint::{Denial, Failure, Mint};
+use crate::domain::mint::{Denial, Failure, Mint, Urgency};
 use crate::egress::aws::NodeIdentity;
 use crate::egress::fake::{Answer, Authority, Fake, https};
 use crate::exchange::testing::{
@@ -259,4 +259,17 @@ async fn without_a_cluster_nobody_is_called() {
     let exchanges = Exchanges::new(config, setup.aws, setup.budget, Context::new(setup.clock));
     assert_eq!(kind(&exchanges.mint(order(verified(), Duration::from_secs(5))).await.unwrap_err()), "misconfigured");
     assert_eq!(fake.requests(), Vec::<String>::new());
+}
+
+/// The node's own line is no word of AWS, and must not slow the node down.
+#[tokio::test]
+async fn who_is_not_served_in_time_by_the_nodes_own_budget_takes_nothing_from_it() {
+    let setup = Setup::plain(&Fake::plain(Answer::http(200, "", &complete().to_string())).await);
+    let in_a_minute = order(verified(), Duration::from_secs(60)).deadline;
+    for _ in 0..10 {
+        setup.budget.permit(Urgency::Foreground, in_a_minute).await.unwrap();
+    }
+    let late = setup.exchanges.mint(order(verified(), Duration::ZERO)).await.unwrap_err();
+    assert_eq!(kind(&late), "throttled");
+    assert_eq!((setup.budget.rate(), setup.budget.closed_for()), (5.0, None));
 }

@@ -80,15 +80,21 @@ impl Memo {
 
     /// The policy has changed.
     pub(super) fn adopt(&self, policy: Arc<Policy>) {
-        self.in_force.write().policy = policy;
-        self.forget();
+        let mut in_force = self.in_force.write();
+        in_force.policy = policy;
+        in_force.forget();
     }
 
     /// Something else has changed that decisions follow from.
     pub(super) fn forget(&self) {
-        let mut in_force = self.in_force.write();
-        in_force.epoch += 1;
-        in_force.decided.clear();
+        self.in_force.write().forget();
+    }
+}
+
+impl InForce {
+    fn forget(&mut self) {
+        self.epoch += 1;
+        self.decided.clear();
     }
 }
 

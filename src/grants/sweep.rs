@@ -70,8 +70,8 @@ impl Grants {
             None => None,
             Some(accounts) => match accounts.known(who.namespace(), who.service_account()) {
                 Some(account) => Some(account),
-                // Forgotten: nothing says that it has changed.
-                None => return true,
+                // Not read yet, as a rule was about it until now, or forgotten: whoever asks next has it read.
+                None => return false,
             },
         };
         let now = decision::grant(&case, grant.audience(), grant.target(), account.as_ref());

@@ -72,9 +72,9 @@ impl Grant {
         Self { plan: Arc::new(Plan { audience, target, exchange, chain }), leads_on: false }
     }
 
-    /// The same grant, of a caller for whom the session of the exchange leads on to targets.
-    pub(super) fn leading_on(self) -> Self {
-        Self { leads_on: true, ..self }
+    /// The same grant, of a caller for whom the session of the exchange leads on to targets, or does not.
+    pub(super) fn leading_on(self, leads_on: bool) -> Self {
+        Self { leads_on, ..self }
     }
 
     /// A grant of any shape.

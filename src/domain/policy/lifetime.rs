@@ -13,8 +13,8 @@ pub(super) const HOUR: Duration = Duration::from_secs(3600);
 /// The most that a role can allow (STS API, `DurationSeconds`).
 const MOST: Duration = Duration::from_secs(12 * 3600);
 
-/// Half of it is the 20 minutes that are kept on what is served.
-const LEAST_HOP: Duration = Duration::from_secs(40 * 60);
+/// At the latest time of its renewal, 55 % of its life, the 20 minutes are left that are kept on what is served.
+const LEAST_HOP: Duration = Duration::from_secs(45 * 60);
 
 /// The life of a web identity session: 1 to 12 hours.
 pub(super) fn of_web_identity(text: &str) -> Result<Duration, String> {
@@ -31,11 +31,11 @@ pub(super) fn of_web_identity(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// The life of a chained session: 40 minutes to 1 hour (IAM User Guide, "Role chaining").
+/// The life of a chained session: 45 minutes to 1 hour (IAM User Guide, "Role chaining").
 pub(super) fn of_hop(text: &str) -> Result<Duration, String> {
     let duration = parse(text)?;
     if duration < LEAST_HOP {
-        return Err(format!("{} is too short: less than 40m can't keep 20 minutes on what is served", format_duration(duration)));
+        return Err(format!("{} is too short: less than 45m can't keep 20 minutes on what is served", format_duration(duration)));
     }
     if duration > HOUR {
         return Err(format!(
@@ -62,7 +62,7 @@ mod tests {
         assert_eq!(of_web_identity("1h"), minutes(60));
         assert_eq!(of_web_identity("90m"), minutes(90));
         assert_eq!(of_web_identity("43200s"), minutes(720));
-        assert_eq!(of_hop("40m"), minutes(40));
+        assert_eq!(of_hop("45m"), minutes(45));
         assert_eq!(of_hop("3600s"), minutes(60));
         let wrong =
             [of_web_identity("59m"), of_web_identity("43201s"), of_hop("2399s"), of_hop("61m"), of_hop("3600"), of_hop("")];

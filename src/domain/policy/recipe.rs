@@ -48,7 +48,7 @@ impl Recipe<'_> {
         let chain = self.chain.iter().map(|hop| hop.render(values)).collect::<Result<_, _>>();
         let chain = chain.map_err(|why| self.unrendered(why))?;
         let grant = Grant::new(Arc::clone(audience), target.map(Arc::from), exchange, chain);
-        Ok(if self.leads_on { grant.leading_on() } else { grant })
+        Ok(grant.leading_on(self.leads_on))
     }
 
     /// EKS Auth takes its own tokens only, and finds the association by the cluster's name.

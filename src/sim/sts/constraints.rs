@@ -82,13 +82,16 @@ fn duration(duration: Duration) -> Result<(), Fault> {
 fn policies(request: &RoleRequest) -> Result<(), Fault> {
     at_most(MOST_POLICY_ARNS, request.policy_arns.len(), "policyArns")?;
     let arns = request.policy_arns.iter().map(String::len).sum::<usize>();
-    let Some(policy) = &request.policy else { return Ok(()) };
+    let policy = request.policy.as_deref().unwrap_or_default();
     if arns + policy.len() > MOST_POLICY_CHARACTERS {
         return Err(violation(
             policy,
             "policy",
             &format!("Member must have length less than or equal to {MOST_POLICY_CHARACTERS}"),
         ));
+    }
+    if request.policy.is_none() {
+        return Ok(());
     }
     let is_json = serde_json::from_str::<serde_json::Map<_, _>>(policy).is_ok();
     is_json.then_some(()).ok_or_else(Fault::sts_malformed_policy_document)
