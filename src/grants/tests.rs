@@ -52,6 +52,10 @@ struct World {
 
 impl World {
     fn with(policy: &str) -> Self {
+        Self::with_accounts_of(None, policy)
+    }
+
+    fn with_accounts_of(service_accounts: Option<Arc<ApiServer>>, policy: &str) -> Self {
         let context = Context::new(Clock::simulated(UNIX_EPOCH + 1000 * HOUR));
         let mint = Arc::new(MadeUp { clock: context.clock.clone(), orders: AtomicUsize::new(0) });
         let config = cache::Config { capacity: 100, longest_retention: None };
@@ -61,7 +65,7 @@ impl World {
         std::fs::write(&path, policy).unwrap();
         let cluster_name: Option<Arc<str>> = Some("demo".into());
         let policy = Some(PolicyFile::open(&path, cluster_name.clone()).unwrap());
-        let grants = Grants::start(Config { cluster_name, policy, service_accounts: None }, &cache, &context);
+        let grants = Grants::start(Config { cluster_name, policy, service_accounts }, &cache, &context);
         Self { folder, context, mint, cache, grants }
     }
 
@@ -136,6 +140,21 @@ async fn a_change_drops_what_it_changes_and_nothing_else() {
         assert_eq!(world.ask(service_account).await.how, how, "{service_account}");
     }
     assert_eq!(world.calls(), 4);
+}
+
+/// Nothing is known of the account, which nobody had to read: what a rule gave must not stay for want of an answer.
+#[tokio::test(start_paused = true)]
+async fn a_rule_that_is_gone_keeps_nothing_where_annotations_count() {
+    let nowhere = |file| ["/nowhere", file].iter().collect();
+    let url = "https://127.0.0.1:1".parse().unwrap();
+    let server = ApiServer { url, token_file: nowhere("token"), ca_file: nowhere("ca.crt") };
+    let world = World::with_accounts_of(Some(server.into()), &policy(&[rule("app", "one"), rule("other", "one")]));
+    world.ask("app").await;
+    world.ask("other").await;
+    world.write(&policy(&[rule("other", "one")]));
+    tokio::time::sleep(NOTICED).await;
+    assert!(world.shows("credlet_cache_evictions_total{cause=\"revoked\"} 1"));
+    assert_eq!(world.ask("other").await.how, How::Held);
 }
 
 #[tokio::test(start_paused = true)]
