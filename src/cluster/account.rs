@@ -18,8 +18,8 @@ pub(super) const REFRESH_AGE: Duration = Duration::from_secs(30);
 const WAIT_AGE: Duration = Duration::from_secs(60);
 /// So long after its fetch began, an answer is not waited for any more if there is an older one.
 const PATIENCE: Duration = Duration::from_millis(300);
-/// What is not of the caller's UID is asked for again, unless the answer is younger than this: the account may have been made
-/// since.
+/// What is not of the caller's UID is asked for again, unless the answer came less than this ago: the account may have been made
+/// since. Counted from the answer, not from its read, or who waited for a slow answer could never use it.
 const SETTLED: Duration = Duration::from_secs(1);
 /// Jittered backoff after a failed fetch: from half of this, doubling.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -59,6 +59,7 @@ struct Known {
     answer: Answer,
     /// When its read began.
     at: Instant,
+    landed_at: Instant,
 }
 
 #[derive(Debug)]
@@ -114,7 +115,7 @@ impl Account {
             Ok(answer) => {
                 self.setback = None;
                 let changed = self.known.as_ref().is_some_and(|known| known.answer != answer);
-                self.known = Some(Known { answer, at: began });
+                self.known = Some(Known { answer, at: began, landed_at: now });
                 changed
             }
             Err(error) => {
@@ -145,7 +146,7 @@ impl Account {
 
     /// What is known, unless the account may have been made anew since: the caller's token may be newer than the answer.
     fn usable(&self, uid: Option<&str>, now: Instant) -> Option<&Known> {
-        self.known.as_ref().filter(|known| known.is_of(uid) || known.age(now) < SETTLED)
+        self.known.as_ref().filter(|known| known.is_of(uid) || now < known.settled_until())
     }
 
     /// Until when the fetch under way is worth a wait. After one that has failed it is not.
@@ -154,7 +155,7 @@ impl Account {
     }
 
     fn found(&self, known: &Known, uid: Option<&str>) -> Found {
-        let refresh = known.at + if known.is_of(uid) { REFRESH_AGE } else { SETTLED };
+        let refresh = if known.is_of(uid) { known.at + REFRESH_AGE } else { known.settled_until() };
         let look_again = self.setback.as_ref().map_or(refresh, |setback| setback.until.max(refresh));
         Found { account: known.answer.clone(), look_again }
     }
@@ -177,6 +178,10 @@ impl Account {
 impl Known {
     fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.at)
+    }
+
+    fn settled_until(&self) -> Instant {
+        self.landed_at + SETTLED
     }
 
     /// Whether it is about the account with this UID. That an account is absent says nothing of one made later.
@@ -315,6 +320,19 @@ mod tests {
         assert_eq!(story.ask_as("new", 2_010), (Get::Wait, true));
         assert!(story.lands("new", 2_020));
         assert_eq!(story.ask_as("new", 2_020), (story.known("new", 32_010), false));
+    }
+
+    #[test]
+    fn who_waited_for_a_slow_answer_is_told_it() {
+        for answer in [account("new"), Answer::Absent] {
+            let mut story = Story::new();
+            assert_eq!(story.ask_as("old", 0), (Get::Wait, true));
+            assert_eq!(story.ask_as("other", 500), (Get::Wait, false));
+            story.answers(answer.clone(), 3_000);
+            assert_eq!(story.ask_as("other", 3_000), (story.finds(answer.clone(), 4_000), false));
+            assert_eq!(story.ask_as("other", 3_999), (story.finds(answer, 4_000), false));
+            assert_eq!(story.ask_as("other", 4_000), (Get::Wait, true));
+        }
     }
 
     #[test]
