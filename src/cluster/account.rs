@@ -4,6 +4,10 @@
 //! only after a moment's wait for the new one: so a changed annotation counts within [`WAIT_AGE`]. It ages from when its read
 //! began, for nobody knows when on its way it was true. An API server that is away costs that moment once, and takes nothing away:
 //! what is known serves until it is back.
+//!
+//! A UID is never given twice, and a proven token is younger than its account. So a read begun for a token that does not find the
+//! token's account means that it is gone for good, and is known like any other answer. For a token of yet another UID it means
+//! nothing after a moment: that account may have been made since.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +22,8 @@ pub(super) const REFRESH_AGE: Duration = Duration::from_secs(30);
 const WAIT_AGE: Duration = Duration::from_secs(60);
 /// So long after its fetch began, an answer is not waited for any more if there is an older one.
 const PATIENCE: Duration = Duration::from_millis(300);
-/// What is not of the caller's UID is asked for again, unless the answer came less than this ago: the account may have been made
-/// since. Counted from the answer, not from its read, or who waited for a slow answer could never use it.
+/// What does not count for the caller's UID is asked for again, unless the answer came less than this ago: the account may have
+/// been made since. Counted from the answer, not from its read, or who waited for a slow answer could never use it.
 const SETTLED: Duration = Duration::from_secs(1);
 /// Jittered backoff after a failed fetch: from half of this, doubling.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -49,9 +53,16 @@ pub enum Answer {
 #[derive(Debug, Default)]
 pub(super) struct Account {
     known: Option<Known>,
-    /// When the fetch under way began.
-    fetching: Option<Instant>,
+    fetching: Option<Fetch>,
     setback: Option<Setback>,
+}
+
+/// The fetch under way.
+#[derive(Debug)]
+struct Fetch {
+    began: Instant,
+    /// The UID of who began it.
+    uid: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -60,6 +71,8 @@ struct Known {
     /// When its read began.
     at: Instant,
     landed_at: Instant,
+    /// The UID that it was read for.
+    read_for: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -98,7 +111,7 @@ impl Account {
         let rest = self.rest(now);
         let begins = self.is_due(uid, now) && self.fetching.is_none() && rest.is_none();
         if begins {
-            self.fetching = Some(now);
+            self.fetching = Some(Fetch { began: now, uid: uid.map(Arc::from) });
         }
         let get = match (self.usable(uid, now), self.patience(now)) {
             (Some(known), Some(until)) if known.age(now) >= WAIT_AGE => Get::KnownAfter(self.found(known, uid), until),
@@ -110,12 +123,12 @@ impl Account {
 
     /// A fetch ended; `roll` is uniform in 0…1. Says whether it changed what was known.
     pub(super) fn landed(&mut self, result: Result<Answer, Arc<str>>, roll: f64, now: Instant) -> bool {
-        let began = self.fetching.take().unwrap_or(now);
+        let (at, read_for) = self.fetching.take().map_or((now, None), |fetch| (fetch.began, fetch.uid));
         match result {
             Ok(answer) => {
                 self.setback = None;
                 let changed = self.known.as_ref().is_some_and(|known| known.answer != answer);
-                self.known = Some(Known { answer, at: began, landed_at: now });
+                self.known = Some(Known { answer, at, landed_at: now, read_for });
                 changed
             }
             Err(error) => {
@@ -146,16 +159,16 @@ impl Account {
 
     /// What is known, unless the account may have been made anew since: the caller's token may be newer than the answer.
     fn usable(&self, uid: Option<&str>, now: Instant) -> Option<&Known> {
-        self.known.as_ref().filter(|known| known.is_of(uid) || now < known.settled_until())
+        self.known.as_ref().filter(|known| known.counts_for(uid) || now < known.settled_until())
     }
 
     /// Until when the fetch under way is worth a wait. After one that has failed it is not.
     fn patience(&self, now: Instant) -> Option<Instant> {
-        self.fetching.map(|began| began + PATIENCE).filter(|until| now < *until && self.setback.is_none())
+        self.fetching.as_ref().map(|fetch| fetch.began + PATIENCE).filter(|until| now < *until && self.setback.is_none())
     }
 
     fn found(&self, known: &Known, uid: Option<&str>) -> Found {
-        let refresh = if known.is_of(uid) { known.at + REFRESH_AGE } else { known.settled_until() };
+        let refresh = if known.counts_for(uid) { known.at + REFRESH_AGE } else { known.settled_until() };
         let look_again = self.setback.as_ref().map_or(refresh, |setback| setback.until.max(refresh));
         Found { account: known.answer.clone(), look_again }
     }
@@ -184,13 +197,11 @@ impl Known {
         self.landed_at + SETTLED
     }
 
-    /// Whether it is about the account with this UID. That an account is absent says nothing of one made later.
-    fn is_of(&self, uid: Option<&str>) -> bool {
-        match (&self.answer, uid) {
-            (_, None) => true,
-            (Answer::Present(account), Some(uid)) => account.uid == uid,
-            (Answer::Absent, Some(_)) => false,
-        }
+    /// Whether it tells of the account with this UID: what it is, or that it is gone.
+    fn counts_for(&self, uid: Option<&str>) -> bool {
+        let Some(uid) = uid else { return true };
+        let is_its_own = matches!(&self.answer, Answer::Present(account) if account.uid == uid);
+        is_its_own || self.read_for.as_deref() == Some(uid)
     }
 }
 
@@ -346,6 +357,31 @@ mod tests {
         assert_eq!(story.account.ask(None, now), (unproven, false), "by AWS's word its age alone counts");
         story.lands("new", 1_010);
         assert_eq!(story.ask_as("new", 1_010), (story.known("new", 31_000), false));
+    }
+
+    #[test]
+    fn that_an_account_is_gone_is_known_while_the_api_server_is_away() {
+        for gone in [Answer::Absent, account("new")] {
+            let mut story = Story::new();
+            story.ask_as("old", 0);
+            story.answers(gone.clone(), 10);
+            assert_eq!(story.ask_as("old", 29_999), (story.finds(gone.clone(), 30_000), false));
+            assert!(matches!(story.ask_as("old", 60_000), (Get::KnownAfter(..), true)));
+            story.fails(60_010);
+            assert_eq!(story.ask_as("old", 60_010), (story.finds(gone.clone(), 61_010), false));
+            assert_eq!(story.ask_as("other", 60_010), (failed(1_000), false), "made since, it may be");
+            let (unproven, now) = (story.finds(gone, 61_010), story.at(60_010));
+            assert_eq!(story.account.ask(None, now), (unproven, false));
+        }
+    }
+
+    #[test]
+    fn a_read_for_nobodys_uid_buries_none() {
+        let mut story = Story::new();
+        let now = story.at(0);
+        assert_eq!(story.account.ask(None, now), (Get::Wait, true));
+        story.answers(Answer::Absent, 10);
+        assert_eq!(story.ask_as("new", 1_010), (Get::Wait, true));
     }
 
     #[test]

@@ -229,6 +229,19 @@ async fn without_an_account_the_token_alone_decides() {
 }
 
 #[tokio::test]
+async fn that_an_account_is_gone_refuses_no_pod_of_pod_identity_while_the_api_server_is_away() {
+    let scene = Scene::new(json!({})).await;
+    scene.server.delete("default", "app");
+    let before = scene.ask().await.body;
+    scene.server.set_health(Health::Away);
+    for _ in 0..3 {
+        scene.laboratory.pass(MINUTE).await;
+        let answer = scene.ask().await;
+        assert_eq!((answer.status, &answer.body), (200, &before), "its credential is held");
+    }
+}
+
+#[tokio::test]
 async fn an_account_that_comes_back_is_its_new_pods_at_once() {
     let scene = Scene::new(json!({})).await;
     scene.server.delete("default", "app");
