@@ -18,7 +18,7 @@ use crate::domain::policy::{Annotations, Faults};
 
 /// From this age on an answer that is used is fetched anew.
 pub(super) const REFRESH_AGE: Duration = Duration::from_secs(30);
-/// From this age on the new answer is waited for.
+/// From this age on the new answer is waited for. An account that nobody asked for in so long is out of use.
 const WAIT_AGE: Duration = Duration::from_secs(60);
 /// So long after its fetch began, an answer is not waited for any more if there is an older one.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -54,6 +54,7 @@ pub enum Answer {
 pub(super) struct Account {
     known: Option<Known>,
     fetching: Option<Fetch>,
+    last_asked: Option<Instant>,
     setback: Option<Setback>,
 }
 
@@ -108,6 +109,7 @@ impl Account {
     /// Somebody asks, by a token of the account with this UID; the UID is unknown where AWS verified the token. Says also whether
     /// this begins a fetch, which the shell now runs.
     pub(super) fn ask(&mut self, uid: Option<&str>, now: Instant) -> (Get, bool) {
+        self.last_asked = Some(now);
         let rest = self.rest(now);
         let begins = self.is_due(uid, now) && self.fetching.is_none() && rest.is_none();
         if begins {
@@ -141,6 +143,11 @@ impl Account {
     /// The last answer, however old.
     pub(super) fn answer(&self) -> Option<&Answer> {
         self.known.as_ref().map(|known| &known.answer)
+    }
+
+    /// Whether somebody asked of late.
+    pub(super) fn is_in_use(&self, now: Instant) -> bool {
+        self.last_asked.is_some_and(|asked| now.saturating_duration_since(asked) < WAIT_AGE)
     }
 
     /// How old the last answer is.
