@@ -4,6 +4,10 @@
 //! only after a moment's wait for the new one: so a changed annotation counts within [`WAIT_AGE`]. It ages from when its read
 //! began, for nobody knows when on its way it was true. An API server that is away costs that moment once, and takes nothing away:
 //! what is known serves until it is back.
+//!
+//! A UID is never given twice, and a proven token is younger than its account. So a read begun for a token that does not find the
+//! token's account means that it is gone for good, and is known like any other answer. For a token of yet another UID it means
+//! nothing after a moment: that account may have been made since.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +18,12 @@ use crate::domain::policy::{Annotations, Faults};
 
 /// From this age on an answer that is used is fetched anew.
 pub(super) const REFRESH_AGE: Duration = Duration::from_secs(30);
-/// From this age on the new answer is waited for.
+/// From this age on the new answer is waited for. An account that nobody asked for in so long is out of use.
 const WAIT_AGE: Duration = Duration::from_secs(60);
 /// So long after its fetch began, an answer is not waited for any more if there is an older one.
 const PATIENCE: Duration = Duration::from_millis(300);
-/// What is not of the caller's UID is asked for again, unless the answer is younger than this: the account may have been made
-/// since.
+/// What does not count for the caller's UID is asked for again, unless the answer came less than this ago: the account may have
+/// been made since. Counted from the answer, not from its read, or who waited for a slow answer could never use it.
 const SETTLED: Duration = Duration::from_secs(1);
 /// Jittered backoff after a failed fetch: from half of this, doubling.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -49,9 +53,17 @@ pub enum Answer {
 #[derive(Debug, Default)]
 pub(super) struct Account {
     known: Option<Known>,
-    /// When the fetch under way began.
-    fetching: Option<Instant>,
+    fetching: Option<Fetch>,
+    last_asked: Option<Instant>,
     setback: Option<Setback>,
+}
+
+/// The fetch under way.
+#[derive(Debug)]
+struct Fetch {
+    began: Instant,
+    /// The UID of who began it.
+    uid: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -59,6 +71,9 @@ struct Known {
     answer: Answer,
     /// When its read began.
     at: Instant,
+    landed_at: Instant,
+    /// The UID that it was read for.
+    read_for: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -94,10 +109,11 @@ impl Account {
     /// Somebody asks, by a token of the account with this UID; the UID is unknown where AWS verified the token. Says also whether
     /// this begins a fetch, which the shell now runs.
     pub(super) fn ask(&mut self, uid: Option<&str>, now: Instant) -> (Get, bool) {
+        self.last_asked = Some(now);
         let rest = self.rest(now);
         let begins = self.is_due(uid, now) && self.fetching.is_none() && rest.is_none();
         if begins {
-            self.fetching = Some(now);
+            self.fetching = Some(Fetch { began: now, uid: uid.map(Arc::from) });
         }
         let get = match (self.usable(uid, now), self.patience(now)) {
             (Some(known), Some(until)) if known.age(now) >= WAIT_AGE => Get::KnownAfter(self.found(known, uid), until),
@@ -109,12 +125,12 @@ impl Account {
 
     /// A fetch ended; `roll` is uniform in 0…1. Says whether it changed what was known.
     pub(super) fn landed(&mut self, result: Result<Answer, Arc<str>>, roll: f64, now: Instant) -> bool {
-        let began = self.fetching.take().unwrap_or(now);
+        let (at, read_for) = self.fetching.take().map_or((now, None), |fetch| (fetch.began, fetch.uid));
         match result {
             Ok(answer) => {
                 self.setback = None;
                 let changed = self.known.as_ref().is_some_and(|known| known.answer != answer);
-                self.known = Some(Known { answer, at: began });
+                self.known = Some(Known { answer, at, landed_at: now, read_for });
                 changed
             }
             Err(error) => {
@@ -127,6 +143,11 @@ impl Account {
     /// The last answer, however old.
     pub(super) fn answer(&self) -> Option<&Answer> {
         self.known.as_ref().map(|known| &known.answer)
+    }
+
+    /// Whether somebody asked of late.
+    pub(super) fn is_in_use(&self, now: Instant) -> bool {
+        self.last_asked.is_some_and(|asked| now.saturating_duration_since(asked) < WAIT_AGE)
     }
 
     /// How old the last answer is.
@@ -145,16 +166,16 @@ impl Account {
 
     /// What is known, unless the account may have been made anew since: the caller's token may be newer than the answer.
     fn usable(&self, uid: Option<&str>, now: Instant) -> Option<&Known> {
-        self.known.as_ref().filter(|known| known.is_of(uid) || known.age(now) < SETTLED)
+        self.known.as_ref().filter(|known| known.counts_for(uid) || now < known.settled_until())
     }
 
     /// Until when the fetch under way is worth a wait. After one that has failed it is not.
     fn patience(&self, now: Instant) -> Option<Instant> {
-        self.fetching.map(|began| began + PATIENCE).filter(|until| now < *until && self.setback.is_none())
+        self.fetching.as_ref().map(|fetch| fetch.began + PATIENCE).filter(|until| now < *until && self.setback.is_none())
     }
 
     fn found(&self, known: &Known, uid: Option<&str>) -> Found {
-        let refresh = known.at + if known.is_of(uid) { REFRESH_AGE } else { SETTLED };
+        let refresh = if known.counts_for(uid) { known.at + REFRESH_AGE } else { known.settled_until() };
         let look_again = self.setback.as_ref().map_or(refresh, |setback| setback.until.max(refresh));
         Found { account: known.answer.clone(), look_again }
     }
@@ -179,13 +200,15 @@ impl Known {
         now.saturating_duration_since(self.at)
     }
 
-    /// Whether it is about the account with this UID. That an account is absent says nothing of one made later.
-    fn is_of(&self, uid: Option<&str>) -> bool {
-        match (&self.answer, uid) {
-            (_, None) => true,
-            (Answer::Present(account), Some(uid)) => account.uid == uid,
-            (Answer::Absent, Some(_)) => false,
-        }
+    fn settled_until(&self) -> Instant {
+        self.landed_at + SETTLED
+    }
+
+    /// Whether it tells of the account with this UID: what it is, or that it is gone.
+    fn counts_for(&self, uid: Option<&str>) -> bool {
+        let Some(uid) = uid else { return true };
+        let is_its_own = matches!(&self.answer, Answer::Present(account) if account.uid == uid);
+        is_its_own || self.read_for.as_deref() == Some(uid)
     }
 }
 
@@ -318,6 +341,19 @@ mod tests {
     }
 
     #[test]
+    fn who_waited_for_a_slow_answer_is_told_it() {
+        for answer in [account("new"), Answer::Absent] {
+            let mut story = Story::new();
+            assert_eq!(story.ask_as("old", 0), (Get::Wait, true));
+            assert_eq!(story.ask_as("other", 500), (Get::Wait, false));
+            story.answers(answer.clone(), 3_000);
+            assert_eq!(story.ask_as("other", 3_000), (story.finds(answer.clone(), 4_000), false));
+            assert_eq!(story.ask_as("other", 3_999), (story.finds(answer, 4_000), false));
+            assert_eq!(story.ask_as("other", 4_000), (Get::Wait, true));
+        }
+    }
+
+    #[test]
     fn an_account_that_was_absent_is_asked_for_before_a_proven_caller_is_refused() {
         let mut story = Story::new();
         story.ask_as("old", 0);
@@ -328,6 +364,31 @@ mod tests {
         assert_eq!(story.account.ask(None, now), (unproven, false), "by AWS's word its age alone counts");
         story.lands("new", 1_010);
         assert_eq!(story.ask_as("new", 1_010), (story.known("new", 31_000), false));
+    }
+
+    #[test]
+    fn that_an_account_is_gone_is_known_while_the_api_server_is_away() {
+        for gone in [Answer::Absent, account("new")] {
+            let mut story = Story::new();
+            story.ask_as("old", 0);
+            story.answers(gone.clone(), 10);
+            assert_eq!(story.ask_as("old", 29_999), (story.finds(gone.clone(), 30_000), false));
+            assert!(matches!(story.ask_as("old", 60_000), (Get::KnownAfter(..), true)));
+            story.fails(60_010);
+            assert_eq!(story.ask_as("old", 60_010), (story.finds(gone.clone(), 61_010), false));
+            assert_eq!(story.ask_as("other", 60_010), (failed(1_000), false), "made since, it may be");
+            let (unproven, now) = (story.finds(gone, 61_010), story.at(60_010));
+            assert_eq!(story.account.ask(None, now), (unproven, false));
+        }
+    }
+
+    #[test]
+    fn a_read_for_nobodys_uid_buries_none() {
+        let mut story = Story::new();
+        let now = story.at(0);
+        assert_eq!(story.account.ask(None, now), (Get::Wait, true));
+        story.answers(Answer::Absent, 10);
+        assert_eq!(story.ask_as("new", 1_010), (Get::Wait, true));
     }
 
     #[test]

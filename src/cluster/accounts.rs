@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::base::readiness::Part;
-use crate::cluster::account::{Account, Answer, Found, Get};
+use crate::cluster::account::{Account, Answer, Found, Get, REFRESH_AGE};
 use crate::cluster::client::Reader;
 use crate::observe::Context;
 use crate::token::ApiServer;
@@ -39,9 +39,9 @@ pub struct Unavailable {
 pub struct Status {
     /// Accounts remembered.
     pub known: usize,
-    /// Age of the oldest answer.
+    /// Age of the oldest answer of an account in use.
     pub oldest_seconds: Option<u64>,
-    /// The error of an account whose last fetch failed.
+    /// The error of an account in use whose last fetch failed.
     pub error: Option<String>,
 }
 
@@ -55,8 +55,8 @@ struct Shared {
     reader: Reader,
     slots: moka::sync::Cache<String, Arc<Slot>, RandomState>,
     permits: Semaphore,
+    landings: watch::Sender<()>,
     changes: watch::Sender<()>,
-    advice: Part,
     context: Context,
 }
 
@@ -83,11 +83,14 @@ impl ServiceAccounts {
             reader: Reader::new(server),
             slots: slots.build_with_hasher(RandomState::default()),
             permits: Semaphore::new(AT_ONCE),
+            landings: watch::Sender::new(()),
             changes: watch::Sender::new(()),
-            advice: context.readiness.advisory("service accounts"),
             context,
         };
-        Self { shared: Arc::new(shared) }
+        let accounts = Self { shared: Arc::new(shared) };
+        let (context, advice) = (&accounts.shared.context, accounts.shared.context.readiness.advisory("service accounts"));
+        context.tasks.spawn_critical("service accounts", accounts.clone().advise(advice));
+        accounts
     }
 
     /// The account of a caller whose token is of the account with this UID, if that is known, by `until` at the latest.
@@ -129,17 +132,22 @@ impl ServiceAccounts {
     /// What status shows.
     #[must_use]
     pub fn status(&self) -> Status {
-        let (now, slots) = (self.now(), self.shared.slots.iter().map(|(_, slot)| slot).collect::<Vec<_>>());
-        let ages: Vec<Duration> = slots.iter().filter_map(|slot| slot.account.lock().age(now)).collect();
+        let slots = self.shared.slots.iter();
+        let (now, in_use) = (self.now(), self.in_use());
         Status {
-            known: ages.len(),
-            oldest_seconds: ages.iter().max().map(Duration::as_secs),
-            error: slots.iter().find_map(|slot| slot.account.lock().error().map(|error| slot.says(error))),
+            known: slots.filter(|(_, slot)| slot.account.lock().answer().is_some()).count(),
+            oldest_seconds: in_use.iter().filter_map(|slot| slot.account.lock().age(now)).max().map(|age| age.as_secs()),
+            error: in_use.iter().find_map(|slot| slot.error()),
         }
     }
 
     fn now(&self) -> Instant {
         self.shared.context.clock.now().mono
+    }
+
+    fn in_use(&self) -> Vec<Arc<Slot>> {
+        let (now, slots) = (self.now(), self.shared.slots.iter().map(|(_, slot)| slot));
+        slots.filter(|slot| slot.account.lock().is_in_use(now)).collect()
     }
 
     fn slot(&self, namespace: &str, name: &str) -> Arc<Slot> {
@@ -155,14 +163,21 @@ impl ServiceAccounts {
         self.shared.context.tasks.spawn(async move {
             let fetch = accounts.shared.context.tasks.spawn(accounts.clone().fetched(Arc::clone(&slot)));
             let fetched = fetch.await.unwrap_or_else(|_| Err("the fetch panicked".into()));
-            accounts.report(&slot, fetched.as_ref().err());
-            let changed = slot.account.lock().landed(fetched, rand::random(), accounts.now());
-            slot.landed.send_replace(());
-            if changed {
-                tracing::info!(namespace = slot.namespace, service_account = slot.name, "a service account has changed");
-                accounts.shared.changes.send_replace(());
-            }
+            accounts.landed(&slot, fetched);
         });
+    }
+
+    fn landed(&self, slot: &Slot, fetched: Result<Answer, Arc<str>>) {
+        if let Err(error) = &fetched {
+            tracing::warn!(namespace = slot.namespace, service_account = slot.name, %error, "a service account can't be read");
+        }
+        let changed = slot.account.lock().landed(fetched, rand::random(), self.now());
+        slot.landed.send_replace(());
+        self.shared.landings.send_replace(());
+        if changed {
+            tracing::info!(namespace = slot.namespace, service_account = slot.name, "a service account has changed");
+            self.shared.changes.send_replace(());
+        }
     }
 
     async fn fetched(self, slot: Arc<Slot>) -> Result<Answer, Arc<str>> {
@@ -171,16 +186,25 @@ impl ServiceAccounts {
         fetched.map_err(|error| error.to_string().into())
     }
 
-    fn report(&self, slot: &Slot, error: Option<&Arc<str>>) {
-        let Some(error) = error else { return self.shared.advice.ready() };
-        tracing::warn!(namespace = slot.namespace, service_account = slot.name, %error, "a service account can't be read");
-        self.shared.advice.pending(slot.says(error));
+    /// Says what ails an account in use: after each landing, and while one does, as it may go out of use.
+    async fn advise(self, advice: Part) {
+        let mut landings = self.shared.landings.subscribe();
+        loop {
+            let error = self.in_use().iter().find_map(|slot| slot.error());
+            let ails = error.is_some();
+            error.map_or_else(|| advice.ready(), |error| advice.pending(error));
+            tokio::select! {
+                () = self.shared.context.tasks.shutting_down() => return,
+                _ = landings.changed() => {}
+                () = sleep(REFRESH_AGE), if ails => {}
+            }
+        }
     }
 }
 
 impl Slot {
-    fn says(&self, error: &str) -> String {
-        format!("{}/{}: {error}", self.namespace, self.name)
+    fn error(&self) -> Option<String> {
+        self.account.lock().error().map(|error| format!("{}/{}: {error}", self.namespace, self.name))
     }
 }
 
@@ -193,4 +217,75 @@ impl Unavailable {
 /// Names of namespaces hold no slash.
 fn key(namespace: &str, name: &str) -> String {
     format!("{namespace}/{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::*;
+    use crate::base::clock::Clock;
+    use crate::cluster::account::ServiceAccount;
+    use crate::domain::policy::Annotations;
+
+    /// Accounts that are told what the API server, of which there is none, says.
+    struct World {
+        context: Context,
+        accounts: ServiceAccounts,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let [token_file, ca_file] = ["/nowhere/token", "/nowhere/ca.crt"].map(Into::into);
+            let server = ApiServer { url: Url::parse("https://127.0.0.1:1").unwrap(), token_file, ca_file };
+            let context = Context::new(Clock::System);
+            Self { accounts: ServiceAccounts::new(Arc::new(server), context.clone()), context }
+        }
+
+        async fn lands(&self, name: &str, fetched: Result<Answer, Arc<str>>) {
+            let slot = self.accounts.slot("ns", name);
+            slot.account.lock().ask(Some("uid"), self.accounts.now());
+            self.accounts.landed(&slot, fetched);
+            sleep(Duration::from_millis(1)).await;
+        }
+
+        /// As readiness and status say it.
+        fn ails(&self) -> (Option<String>, Option<String>) {
+            (self.context.readiness.advice().get("service accounts").cloned(), self.accounts.status().error)
+        }
+    }
+
+    fn present() -> Result<Answer, Arc<str>> {
+        Ok(Answer::Present(Arc::new(ServiceAccount { uid: "uid".into(), annotations: Ok(Annotations::default()) })))
+    }
+
+    fn both(error: &str) -> (Option<String>, Option<String>) {
+        (Some(error.to_owned()), Some(error.to_owned()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_accounts_success_hides_no_failure_of_another() {
+        let world = World::new();
+        world.lands("bad", Err("no right".into())).await;
+        world.lands("good", present()).await;
+        assert_eq!(world.ails(), both("ns/bad: no right"));
+        world.lands("bad", present()).await;
+        assert_eq!(world.ails(), (None, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_account_out_of_use_ails_no_more_and_has_no_age() {
+        let world = World::new();
+        world.lands("left", present()).await;
+        world.lands("left", Err("away".into())).await;
+        sleep(Duration::from_secs(45)).await;
+        assert_eq!((world.ails(), world.accounts.status().oldest_seconds), (both("ns/left: away"), Some(45)));
+        world.lands("stays", present()).await;
+        sleep(Duration::from_secs(46)).await;
+        assert_eq!(world.ails(), (None, None));
+        let status = world.accounts.status();
+        assert_eq!((status.known, status.oldest_seconds), (2, Some(46)));
+        sleep(Duration::from_secs(15)).await;
+        assert_eq!(world.accounts.status().oldest_seconds, None);
+    }
 }

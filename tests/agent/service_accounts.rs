@@ -84,12 +84,16 @@ async fn an_account_is_read_on_first_use_by_its_metadata_and_again_while_it_is_u
     scene.laboratory.pass(MINUTE / 2).await;
     assert_eq!(scene.ask().await.status, 200);
     scene.read_anew().await;
+    scene.laboratory.pass(MINUTE / 2).await;
+    let status = scene.laboratory.status().await;
+    let age = &status["grants"]["service_accounts"]["oldest_seconds"];
+    assert!(age.as_u64().is_some_and(|age| (30..60).contains(&age)), "{age}");
     scene.laboratory.pass(10 * MINUTE).await;
     assert_eq!(scene.reads(), 2, "nobody asks, nothing is read");
     let status = scene.laboratory.status().await;
     let accounts = &status["grants"]["service_accounts"];
     assert_eq!((&accounts["known"], &accounts["error"], &status["advice"]), (&json!(1), &Value::Null, &json!({})));
-    assert!(accounts["oldest_seconds"].as_u64().is_some_and(|age| (600..660).contains(&age)), "{accounts}");
+    assert_eq!(accounts["oldest_seconds"], Value::Null, "nobody uses it");
 }
 
 #[tokio::test]
@@ -226,6 +230,19 @@ async fn without_an_account_the_token_alone_decides() {
     assert_eq!(scene.ask().await.status, 200, "EKS Auth's to decide");
     let answer = scene.ask_by_web_identity().await;
     assert!(answer.status == 403 && answer.body.contains("deleted"), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn that_an_account_is_gone_refuses_no_pod_of_pod_identity_while_the_api_server_is_away() {
+    let scene = Scene::new(json!({})).await;
+    scene.server.delete("default", "app");
+    let before = scene.ask().await.body;
+    scene.server.set_health(Health::Away);
+    for _ in 0..3 {
+        scene.laboratory.pass(MINUTE).await;
+        let answer = scene.ask().await;
+        assert_eq!((answer.status, &answer.body), (200, &before), "its credential is held");
+    }
 }
 
 #[tokio::test]
