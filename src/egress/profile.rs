@@ -11,11 +11,11 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::base::clock::{Clock, Now};
 use crate::base::secret::Secret;
-use crate::egress::fault::credentials_cause;
+use crate::egress::fault::{credentials_cause, is_of_configuration};
 use crate::egress::https::Https;
 
 /// A file that ends within a line is taken once nobody has written to it for so long.
@@ -27,6 +27,9 @@ const PARSE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Credentials that end sooner are loaded again, as the SDK's own cache does.
 const LEAST_LIFE: Duration = Duration::from_secs(10);
+
+/// A text that gave no credentials for a fault that may pass is parsed again after this.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The access keys of sessions begin so, and are nothing without a session token.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids>
@@ -84,10 +87,17 @@ struct Held {
     credentials: Option<Credentials>,
     /// What the file said that gave them.
     good: Option<Secret>,
-    /// What it said last that gave none. It is not parsed again: the SDK would log its fault at each call.
-    bad: Option<Secret>,
-    /// That it gives none has been told.
+    bad: Option<Bad>,
+    /// That the file gives none has been told.
     told: bool,
+}
+
+/// What the file said last that gave no credentials. It is not parsed at each call: that may take long, and the SDK logs each fault.
+#[derive(Debug)]
+struct Bad {
+    text: Secret,
+    /// When it is parsed again; `None` when it can't give any.
+    retry: Option<Instant>,
 }
 
 impl RotatedFile {
@@ -109,7 +119,7 @@ impl RotatedFile {
         match timeout(PARSE_LIMIT, self.parse(&text)).await.unwrap_or_else(late) {
             Ok(credentials) => Ok(held.replace(credentials, text)),
             Err(error) => {
-                held.bad = Some(text);
+                held.bad = Some(Bad::new(text, &error, self.clock.now()));
                 held.fall_back(error)
             }
         }
@@ -148,12 +158,11 @@ impl Held {
     fn known(&mut self, text: &Secret, now: Now) -> Option<Credentials> {
         let lasts = |credentials: &&Credentials| credentials.expiry().is_none_or(|end| now.until(end) > LEAST_LIFE);
         let credentials = self.credentials.as_ref().filter(lasts)?.clone();
-        let says = |known: &Option<Secret>| known.as_ref().is_some_and(|known| known.expose() == text.expose());
-        if says(&self.good) {
+        if self.good.as_ref().is_some_and(|good| good.expose() == text.expose()) {
             self.told = false;
             return Some(credentials);
         }
-        says(&self.bad).then_some(credentials)
+        self.bad.as_ref().is_some_and(|bad| bad.holds(text, now)).then_some(credentials)
     }
 
     fn replace(&mut self, credentials: Credentials, text: Secret) -> Credentials {
@@ -173,6 +182,16 @@ impl Held {
             tracing::warn!(error, "the shared credentials file gives no credentials; the last good ones stay in force");
         }
         Ok(credentials)
+    }
+}
+
+impl Bad {
+    fn new(text: Secret, error: &CredentialsError, now: Now) -> Self {
+        Self { text, retry: (!is_of_configuration(error)).then(|| now.mono + RETRY_AFTER) }
+    }
+
+    fn holds(&self, text: &Secret, now: Now) -> bool {
+        self.text.expose() == text.expose() && self.retry.is_none_or(|retry| now.mono < retry)
     }
 }
 
@@ -253,6 +272,23 @@ mod tests {
         write(&path, &next, 0);
         assert_eq!(key(&file).await.as_deref(), Some("ASIATWO"));
         assert!(!file.held.lock().await.told);
+    }
+
+    #[tokio::test]
+    async fn a_fault_that_passes_is_not_held_against_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, output) = (folder.path().join("credentials"), folder.path().join("output"));
+        write(&path, WHOLE, 0);
+        let file = RotatedFile::new(path.clone(), profile(), Clock::System);
+        assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"));
+        write(&path, &format!("[default]\ncredential_process = cat {}\n", output.display()), 0);
+        assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"), "the process fails");
+        fs::write(&output, r#"{"Version":1,"AccessKeyId":"ASIATWO","SecretAccessKey":"secret","SessionToken":"token"}"#).unwrap();
+        assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"), "not tried at each call");
+        tokio::time::pause();
+        tokio::time::advance(RETRY_AFTER).await;
+        tokio::time::resume();
+        assert_eq!(key(&file).await.as_deref(), Some("ASIATWO"), "the file is as it was");
     }
 
     #[tokio::test]
