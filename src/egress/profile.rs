@@ -1,5 +1,6 @@
 //! Credentials of a profile in the shared files, read anew at each load: the SDK parses those files once in a process's life.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +11,8 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
-use tokio::sync::Mutex;
+use parking_lot::Mutex;
+use tokio::fs;
 use tokio::time::{Instant, timeout};
 
 use crate::base::clock::{Clock, Now};
@@ -78,6 +80,8 @@ pub(super) struct RotatedFile {
     path: PathBuf,
     profile: Profile,
     clock: Clock,
+    /// Held by the one load that there is at a time.
+    flight: tokio::sync::Mutex<()>,
     held: Mutex<Held>,
 }
 
@@ -102,21 +106,23 @@ struct Bad {
 
 impl RotatedFile {
     pub(super) fn new(path: PathBuf, profile: Profile, clock: Clock) -> Self {
-        Self { path, profile, clock, held: Mutex::default() }
+        Self { path, profile, clock, flight: tokio::sync::Mutex::default(), held: Mutex::default() }
     }
 
     async fn load(&self) -> provider::Result {
-        let mut held = self.held.lock().await;
+        let _flight = self.flight.lock().await;
         let now = self.clock.now();
         let text = match self.read(now).await {
             Ok(text) => text,
-            Err(error) => return held.fall_back(error),
+            Err(error) => return self.held.lock().fall_back(error),
         };
-        if let Some(credentials) = held.known(&text, now) {
+        if let Some(credentials) = self.held.lock().known(&text, now) {
             return Ok(credentials);
         }
         let late = |_| Err(CredentialsError::provider_timed_out(PARSE_LIMIT));
-        match timeout(PARSE_LIMIT, self.parse(&text)).await.unwrap_or_else(late) {
+        let parsed = timeout(PARSE_LIMIT, self.parse(&text)).await.unwrap_or_else(late);
+        let mut held = self.held.lock();
+        match parsed {
             Ok(credentials) => Ok(held.replace(credentials, text)),
             Err(error) => {
                 held.bad = Some(Bad::new(text, &error, self.clock.now()));
@@ -127,14 +133,18 @@ impl RotatedFile {
 
     /// The whole file. Its writer may be at work just now.
     async fn read(&self, now: Now) -> Result<Secret, CredentialsError> {
-        let path = self.path.display();
-        let unreadable = |error| CredentialsError::invalid_configuration(format!("{path} can't be read: {error}"));
-        let text = tokio::fs::read_to_string(&self.path).await.map_err(unreadable)?;
-        let metadata = tokio::fs::metadata(&self.path).await.map_err(unreadable)?;
-        if text.ends_with('\n') || metadata.modified().is_ok_and(|written| is_still(written, now)) {
-            return Ok(Secret::new(text));
+        let fault = |fault: &str| CredentialsError::invalid_configuration(format!("{} {fault}", self.path.display()));
+        let unreadable = |error: io::Error| fault(&format!("can't be read: {error}"));
+        // To open anything else may wait for ever: a pipe for its writer.
+        if !fs::metadata(&self.path).await.map_err(unreadable)?.is_file() {
+            return Err(fault("is no regular file"));
         }
-        Err(CredentialsError::invalid_configuration(format!("{path} ends within a line that may still be written")))
+        let text = fs::read_to_string(&self.path).await.map(Secret::new).map_err(unreadable)?;
+        let metadata = fs::metadata(&self.path).await.map_err(unreadable)?;
+        if text.expose().ends_with('\n') || metadata.modified().is_ok_and(|written| is_still(written, now)) {
+            return Ok(text);
+        }
+        Err(fault("ends within a line that may still be written"))
     }
 
     async fn parse(&self, text: &Secret) -> provider::Result {
@@ -202,15 +212,24 @@ impl ProvideCredentials for RotatedFile {
     {
         future::ProvideCredentials::new(self.load())
     }
+
+    fn fallback_on_interrupt(&self) -> Option<Credentials> {
+        self.held.lock().credentials.clone()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::Path;
+    use std::sync::Arc;
+
+    use aws_credential_types::provider::SharedCredentialsProvider;
 
     use super::*;
+    use crate::egress::aws::Aws;
     use crate::egress::fake;
+    use crate::observe::metrics::Metrics;
 
     const WHOLE: &str = "[default]\naws_access_key_id = ASIAONE\naws_secret_access_key = secret\naws_session_token = token\n";
 
@@ -260,7 +279,7 @@ mod tests {
             write(&path, &next[..length], 0);
             assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"), "{length} bytes");
         }
-        assert!(file.held.lock().await.told);
+        assert!(file.held.lock().told);
         for bad in ["[other]\naws_access_key_id = X\n", "aws_access_key_id\n", "\u{0}\n", "[default\n"] {
             write(&path, bad, 60);
             assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"), "{bad}");
@@ -271,7 +290,7 @@ mod tests {
         assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"), "no file");
         write(&path, &next, 0);
         assert_eq!(key(&file).await.as_deref(), Some("ASIATWO"));
-        assert!(!file.held.lock().await.told);
+        assert!(!file.held.lock().told);
     }
 
     #[tokio::test]
@@ -289,6 +308,37 @@ mod tests {
         tokio::time::advance(RETRY_AFTER).await;
         tokio::time::resume();
         assert_eq!(key(&file).await.as_deref(), Some("ASIATWO"), "the file is as it was");
+    }
+
+    #[tokio::test]
+    async fn a_pipe_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("credentials");
+        write(&path, WHOLE, 0);
+        let file = RotatedFile::new(path.clone(), profile(), Clock::System);
+        assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"));
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let loaded = timeout(PARSE_LIMIT, key(&file)).await;
+        // Lets go of one who does wait.
+        drop(fs::File::options().read(true).write(true).open(&path));
+        assert_eq!(loaded.unwrap().as_deref(), Some("ASIAONE"));
+    }
+
+    #[tokio::test]
+    async fn the_last_good_credentials_are_there_while_a_load_takes_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("credentials");
+        write(&path, WHOLE, 0);
+        let file = Arc::new(RotatedFile::new(path, profile(), Clock::System));
+        assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"));
+        let source: Arc<dyn ProvideCredentials> = file.clone();
+        let sdk = SdkConfig::builder().credentials_provider(SharedCredentialsProvider::from(source)).build();
+        let aws = Aws::with_config(fake::https(&[]), &Metrics::new(), sdk);
+        let node = aws.config().await.unwrap().credentials_provider().unwrap();
+        let _load = file.flight.lock().await;
+        tokio::time::pause();
+        assert_eq!(node.provide_credentials().await.unwrap().access_key_id(), "ASIAONE");
     }
 
     #[tokio::test]
