@@ -169,7 +169,7 @@ struct Watched {
 impl Watched {
     async fn load(&self) -> provider::Result {
         let loaded = tokio::time::timeout(CREDENTIALS_TIMEOUT, self.source.provide_credentials()).await;
-        let timed_out = || self.source.fallback_on_interrupt().ok_or(CredentialsError::provider_timed_out(CREDENTIALS_TIMEOUT));
+        let timed_out = || self.fallback_on_interrupt().ok_or(CredentialsError::provider_timed_out(CREDENTIALS_TIMEOUT));
         let credentials = loaded.unwrap_or_else(|_| timed_out())?;
         self.node_credentials.loaded(&credentials);
         Ok(credentials)
@@ -185,7 +185,8 @@ impl ProvideCredentials for Watched {
     }
 
     fn fallback_on_interrupt(&self) -> Option<Credentials> {
-        self.source.fallback_on_interrupt()
+        // The shared provider itself passes on everything but this.
+        self.source.as_ref().fallback_on_interrupt()
     }
 }
 

@@ -94,8 +94,12 @@ fn no_credentials(error: &(dyn Error + 'static)) -> Option<Failure> {
 /// Why there are no credentials. Causes from the SDK's own configuration are told; those from a source of credentials are not,
 /// since they may quote what it answered.
 pub(crate) fn credentials_cause(error: &CredentialsError) -> String {
-    let is_ours = matches!(error, CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_));
-    if is_ours { root_cause(error) } else { error.to_string() }
+    if is_of_configuration(error) { root_cause(error) } else { error.to_string() }
+}
+
+/// Whether it is the SDK's own configuration that gives no credentials. It will not until it is changed; a source that it names may.
+pub(crate) fn is_of_configuration(error: &CredentialsError) -> bool {
+    matches!(error, CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_))
 }
 
 impl<'a> Answer<'a> {

@@ -1,5 +1,6 @@
 //! Credentials of a profile in the shared files, read anew at each load: the SDK parses those files once in a process's life.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -10,12 +11,13 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
-use tokio::sync::Mutex;
-use tokio::time::timeout;
+use parking_lot::Mutex;
+use tokio::fs;
+use tokio::time::{Instant, timeout};
 
 use crate::base::clock::{Clock, Now};
 use crate::base::secret::Secret;
-use crate::egress::fault::credentials_cause;
+use crate::egress::fault::{credentials_cause, is_of_configuration};
 use crate::egress::https::Https;
 
 /// A file that ends within a line is taken once nobody has written to it for so long.
@@ -27,6 +29,9 @@ const PARSE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Credentials that end sooner are loaded again, as the SDK's own cache does.
 const LEAST_LIFE: Duration = Duration::from_secs(10);
+
+/// A text that gave no credentials for a fault that may pass is parsed again after this.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The access keys of sessions begin so, and are nothing without a session token.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids>
@@ -75,6 +80,8 @@ pub(super) struct RotatedFile {
     path: PathBuf,
     profile: Profile,
     clock: Clock,
+    /// Held by the one load that there is at a time.
+    flight: tokio::sync::Mutex<()>,
     held: Mutex<Held>,
 }
 
@@ -84,32 +91,41 @@ struct Held {
     credentials: Option<Credentials>,
     /// What the file said that gave them.
     good: Option<Secret>,
-    /// What it said last that gave none. It is not parsed again: the SDK would log its fault at each call.
-    bad: Option<Secret>,
-    /// That it gives none has been told.
+    bad: Option<Bad>,
+    /// That the file gives none has been told.
     told: bool,
+}
+
+/// What the file said last that gave no credentials. It is not parsed at each call: that may take long, and the SDK logs each fault.
+#[derive(Debug)]
+struct Bad {
+    text: Secret,
+    /// When it is parsed again; `None` when it can't give any.
+    retry: Option<Instant>,
 }
 
 impl RotatedFile {
     pub(super) fn new(path: PathBuf, profile: Profile, clock: Clock) -> Self {
-        Self { path, profile, clock, held: Mutex::default() }
+        Self { path, profile, clock, flight: tokio::sync::Mutex::default(), held: Mutex::default() }
     }
 
     async fn load(&self) -> provider::Result {
-        let mut held = self.held.lock().await;
+        let _flight = self.flight.lock().await;
         let now = self.clock.now();
         let text = match self.read(now).await {
             Ok(text) => text,
-            Err(error) => return held.fall_back(error),
+            Err(error) => return self.held.lock().fall_back(error),
         };
-        if let Some(credentials) = held.known(&text, now) {
+        if let Some(credentials) = self.held.lock().known(&text, now) {
             return Ok(credentials);
         }
         let late = |_| Err(CredentialsError::provider_timed_out(PARSE_LIMIT));
-        match timeout(PARSE_LIMIT, self.parse(&text)).await.unwrap_or_else(late) {
+        let parsed = timeout(PARSE_LIMIT, self.parse(&text)).await.unwrap_or_else(late);
+        let mut held = self.held.lock();
+        match parsed {
             Ok(credentials) => Ok(held.replace(credentials, text)),
             Err(error) => {
-                held.bad = Some(text);
+                held.bad = Some(Bad::new(text, &error, self.clock.now()));
                 held.fall_back(error)
             }
         }
@@ -117,14 +133,18 @@ impl RotatedFile {
 
     /// The whole file. Its writer may be at work just now.
     async fn read(&self, now: Now) -> Result<Secret, CredentialsError> {
-        let path = self.path.display();
-        let unreadable = |error| CredentialsError::invalid_configuration(format!("{path} can't be read: {error}"));
-        let text = tokio::fs::read_to_string(&self.path).await.map_err(unreadable)?;
-        let metadata = tokio::fs::metadata(&self.path).await.map_err(unreadable)?;
-        if text.ends_with('\n') || metadata.modified().is_ok_and(|written| is_still(written, now)) {
-            return Ok(Secret::new(text));
+        let fault = |fault: &str| CredentialsError::invalid_configuration(format!("{} {fault}", self.path.display()));
+        let unreadable = |error: io::Error| fault(&format!("can't be read: {error}"));
+        // To open anything else may wait for ever: a pipe for its writer.
+        if !fs::metadata(&self.path).await.map_err(unreadable)?.is_file() {
+            return Err(fault("is no regular file"));
         }
-        Err(CredentialsError::invalid_configuration(format!("{path} ends within a line that may still be written")))
+        let text = fs::read_to_string(&self.path).await.map(Secret::new).map_err(unreadable)?;
+        let metadata = fs::metadata(&self.path).await.map_err(unreadable)?;
+        if text.expose().ends_with('\n') || metadata.modified().is_ok_and(|written| is_still(written, now)) {
+            return Ok(text);
+        }
+        Err(fault("ends within a line that may still be written"))
     }
 
     async fn parse(&self, text: &Secret) -> provider::Result {
@@ -148,12 +168,11 @@ impl Held {
     fn known(&mut self, text: &Secret, now: Now) -> Option<Credentials> {
         let lasts = |credentials: &&Credentials| credentials.expiry().is_none_or(|end| now.until(end) > LEAST_LIFE);
         let credentials = self.credentials.as_ref().filter(lasts)?.clone();
-        let says = |known: &Option<Secret>| known.as_ref().is_some_and(|known| known.expose() == text.expose());
-        if says(&self.good) {
+        if self.good.as_ref().is_some_and(|good| good.expose() == text.expose()) {
             self.told = false;
             return Some(credentials);
         }
-        says(&self.bad).then_some(credentials)
+        self.bad.as_ref().is_some_and(|bad| bad.holds(text, now)).then_some(credentials)
     }
 
     fn replace(&mut self, credentials: Credentials, text: Secret) -> Credentials {
@@ -176,6 +195,16 @@ impl Held {
     }
 }
 
+impl Bad {
+    fn new(text: Secret, error: &CredentialsError, now: Now) -> Self {
+        Self { text, retry: (!is_of_configuration(error)).then(|| now.mono + RETRY_AFTER) }
+    }
+
+    fn holds(&self, text: &Secret, now: Now) -> bool {
+        self.text.expose() == text.expose() && self.retry.is_none_or(|retry| now.mono < retry)
+    }
+}
+
 impl ProvideCredentials for RotatedFile {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
@@ -183,15 +212,24 @@ impl ProvideCredentials for RotatedFile {
     {
         future::ProvideCredentials::new(self.load())
     }
+
+    fn fallback_on_interrupt(&self) -> Option<Credentials> {
+        self.held.lock().credentials.clone()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::Path;
+    use std::sync::Arc;
+
+    use aws_credential_types::provider::SharedCredentialsProvider;
 
     use super::*;
+    use crate::egress::aws::Aws;
     use crate::egress::fake;
+    use crate::observe::metrics::Metrics;
 
     const WHOLE: &str = "[default]\naws_access_key_id = ASIAONE\naws_secret_access_key = secret\naws_session_token = token\n";
 
@@ -241,7 +279,7 @@ mod tests {
             write(&path, &next[..length], 0);
             assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"), "{length} bytes");
         }
-        assert!(file.held.lock().await.told);
+        assert!(file.held.lock().told);
         for bad in ["[other]\naws_access_key_id = X\n", "aws_access_key_id\n", "\u{0}\n", "[default\n"] {
             write(&path, bad, 60);
             assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"), "{bad}");
@@ -252,7 +290,55 @@ mod tests {
         assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"), "no file");
         write(&path, &next, 0);
         assert_eq!(key(&file).await.as_deref(), Some("ASIATWO"));
-        assert!(!file.held.lock().await.told);
+        assert!(!file.held.lock().told);
+    }
+
+    #[tokio::test]
+    async fn a_fault_that_passes_is_not_held_against_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, output) = (folder.path().join("credentials"), folder.path().join("output"));
+        write(&path, WHOLE, 0);
+        let file = RotatedFile::new(path.clone(), profile(), Clock::System);
+        assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"));
+        write(&path, &format!("[default]\ncredential_process = cat {}\n", output.display()), 0);
+        assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"), "the process fails");
+        fs::write(&output, r#"{"Version":1,"AccessKeyId":"ASIATWO","SecretAccessKey":"secret","SessionToken":"token"}"#).unwrap();
+        assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"), "not tried at each call");
+        tokio::time::pause();
+        tokio::time::advance(RETRY_AFTER).await;
+        tokio::time::resume();
+        assert_eq!(key(&file).await.as_deref(), Some("ASIATWO"), "the file is as it was");
+    }
+
+    #[tokio::test]
+    async fn a_pipe_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("credentials");
+        write(&path, WHOLE, 0);
+        let file = RotatedFile::new(path.clone(), profile(), Clock::System);
+        assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"));
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let loaded = timeout(PARSE_LIMIT, key(&file)).await;
+        // Lets go of one who does wait.
+        drop(fs::File::options().read(true).write(true).open(&path));
+        assert_eq!(loaded.unwrap().as_deref(), Some("ASIAONE"));
+    }
+
+    #[tokio::test]
+    async fn the_last_good_credentials_are_there_while_a_load_takes_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("credentials");
+        write(&path, WHOLE, 0);
+        let file = Arc::new(RotatedFile::new(path, profile(), Clock::System));
+        assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"));
+        let source: Arc<dyn ProvideCredentials> = file.clone();
+        let sdk = SdkConfig::builder().credentials_provider(SharedCredentialsProvider::from(source)).build();
+        let aws = Aws::with_config(fake::https(&[]), &Metrics::new(), sdk);
+        let node = aws.config().await.unwrap().credentials_provider().unwrap();
+        let _load = file.flight.lock().await;
+        tokio::time::pause();
+        assert_eq!(node.provide_credentials().await.unwrap().access_key_id(), "ASIAONE");
     }
 
     #[tokio::test]

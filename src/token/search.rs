@@ -71,7 +71,7 @@ impl Search {
                     Err(error) => attempts.failed(error, self.keyring.now().mono),
                 }
             }
-            self.failed(&all.iter().map(|attempts| attempts.error.as_str()).collect::<Vec<_>>().join("; "));
+            self.failed(&all);
             let due = all.iter().map(|attempts| attempts.due).min().unwrap_or(begun);
             sleep_until(due).await;
         }
@@ -85,9 +85,11 @@ impl Search {
         Ok(issuer)
     }
 
-    /// This attempt has failed; the search goes on. That is logged once, not at each attempt.
-    fn failed(&self, error: &str) {
-        if self.keyring.update(|keys, now| keys.failed(self.id, error, now.mono)) {
+    /// Attempts have failed; the search goes on. Status shows the newest errors. The log has the first: each names another request.
+    fn failed(&self, all: &[Attempts<'_>]) {
+        let error = all.iter().map(|attempts| attempts.error.as_str()).collect::<Vec<_>>().join("; ");
+        self.keyring.update(|keys, now| keys.failed(self.id, &error, now.mono));
+        if all.iter().all(|attempts| attempts.failures == 1) {
             tracing::warn!(error, "the issuer of tokens is not known yet; the search for it goes on");
         }
     }

@@ -55,9 +55,14 @@ impl Bench {
 
     /// The first error of the search, once it has failed.
     async fn error(&self) -> String {
+        self.error_with("").await
+    }
+
+    /// The first error of the search that contains `text`.
+    async fn error_with(&self, text: &str) -> String {
         let error = async {
             loop {
-                if let Some(error) = self.status()["issuers"][0]["error"].as_str() {
+                if let Some(error) = self.status()["issuers"][0]["error"].as_str().filter(|error| error.contains(text)) {
                     return error.to_owned();
                 }
                 tokio::task::yield_now().await;
@@ -176,6 +181,25 @@ async fn what_eks_answers_is_told_as_what_to_do() {
         assert!(bench.counted(result), "{answer:?}");
         assert_eq!(bench.access.budget.closed_for(), None, "what holds for this look-up is nothing to pods: {answer:?}");
     }
+}
+
+#[tokio::test]
+async fn a_search_in_vain_is_logged_once_and_status_has_the_newest_error() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let writer = Arc::new(log.reopen().unwrap());
+    // While there are two subscribers, tracing asks both what they want; one alone is not asked on other tests' threads.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let _logged = tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(writer).finish());
+    let calls = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let another_request = move || {
+        let call = calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Some(Answer::http(500, &format!("x-amzn-requestid: r-{call}\r\n"), "{}"))
+    };
+    let bench = Bench::new(Mode::Auto, another_request, false).await;
+    bench.error_with("request r-0").await;
+    bench.error_with("request r-1").await;
+    let lines = std::fs::read_to_string(log.path()).unwrap();
+    assert_eq!(lines.matches("the search for it goes on").count(), 1, "{lines}");
 }
 
 #[test]
