@@ -103,7 +103,7 @@ fn grants(out: &mut String, grants: &Value) {
     }
     if !accounts.is_null() {
         let (known, oldest, error) = (cell(accounts, "known"), cell(accounts, "oldest_seconds"), cell(accounts, "error"));
-        let _ = writeln!(out, "\nservice accounts: {known} known, the oldest answer {oldest} s old, error: {error}");
+        let _ = writeln!(out, "\nservice accounts: {known} known, the oldest answer in use {oldest} s old, error: {error}");
     }
 }
 
@@ -168,7 +168,7 @@ mod tests {
             table.contains("\npolicy: /p.yaml, rules: 2, in force since then\n  NOT USED as it is now: line 1: x\n"),
             "{table}"
         );
-        assert!(table.contains("\nservice accounts: 3 known, the oldest answer 61 s old, error: -\n"), "{table}");
+        assert!(table.contains("\nservice accounts: 3 known, the oldest answer in use 61 s old, error: -\n"), "{table}");
         assert!(!super::table(&json!({})).contains("policy"));
     }
 }
