@@ -81,6 +81,11 @@ impl Laptop {
 
 fn command(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = credlet("dev");
-    command.args(arguments).env("HOME", folder).env("TMPDIR", folder).env("AWS_EC2_METADATA_DISABLED", "true").envs(variables.iter().copied());
+    command
+        .args(arguments)
+        .env("HOME", folder)
+        .env("TMPDIR", folder)
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .envs(variables.iter().copied());
     command
 }
