@@ -179,15 +179,15 @@ fn keys_are_private_by_the_rule_that_fetches_them() {
 #[test]
 fn rotated_credentials_are_where_the_sdks_look_for_them() {
     let source = |line: &str, variables: &[_]| check(&format!("-c demo {line}"), variables).map(|config| config.node_credentials);
-    let home = ("HOME", "/root");
+    let home = ("HOME", "/home/agent");
     assert_eq!(source("", &[home]), Ok(Source::Standard));
     assert_eq!(source("--rotate-credentials=false", &[home]), Ok(Source::Standard));
     for line in ["--rotate-credentials", "--rotate-credentials=true", "--rotate-credentials=1"] {
-        assert_eq!(source(line, &[home]), Ok(Source::RotatedFile("/root/.aws/credentials".into())));
+        assert_eq!(source(line, &[home]), Ok(Source::RotatedFile("/home/agent/.aws/credentials".into())));
     }
     let named = |path: &'static str| source("--rotate-credentials", &[home, ("AWS_SHARED_CREDENTIALS_FILE", path)]);
     assert_eq!(named("/etc/aws/keys"), Ok(Source::RotatedFile("/etc/aws/keys".into())));
-    assert_eq!(named("~/keys"), Ok(Source::RotatedFile("/root/keys".into())));
+    assert_eq!(named("~/keys"), Ok(Source::RotatedFile("/home/agent/keys".into())));
     for (line, variables) in [("--rotate-credentials", &[][..]), ("--rotate-credentials=maybe", &[home])] {
         let faults = source(line, variables).unwrap_err();
         assert!(faults.len() == 1 && faults[0].starts_with("--rotate-credentials: "), "{faults:?}");
