@@ -30,6 +30,7 @@ pub mod base;
 pub mod domain;
 pub mod observe;
 pub mod limits;
+pub mod node;
 pub mod egress;
 pub mod token;
 pub mod exchange;
@@ -38,7 +39,6 @@ pub mod cluster;
 pub mod grants;
 pub mod broker;
 pub mod front;
-pub mod node;
 pub mod admin;
 #[cfg(feature = "dev")]
 pub mod sim;
