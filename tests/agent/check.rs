@@ -1,0 +1,1 @@
+//! `credlet check`.
