@@ -1,5 +1,6 @@
 //! The commands: parse, call, exit code. What they do stands elsewhere.
 
+mod check;
 #[cfg(feature = "dev")]
 mod dev;
 mod drop_in;
@@ -39,6 +40,8 @@ enum Command {
     /// Serve credentials on this node
     #[command(alias = "serve")]
     Server(Box<ServerFlags>),
+    /// Whether this node can serve, and what to do where it can't
+    Check(Box<check::CheckFlags>),
     /// The same agent on loopback with a simulated cluster and AWS
     #[cfg(feature = "dev")]
     Dev(dev::DevFlags),
@@ -80,6 +83,7 @@ fn run(command: Command, notes: Vec<String>) -> anyhow::Result<ExitCode> {
     }
     match command {
         Command::Server(flags) => server::main(&flags, notes),
+        Command::Check(flags) => check::main(&flags),
         #[cfg(feature = "dev")]
         Command::Dev(flags) => dev::main(&flags),
         Command::Policy(flags) => policy::main(&flags),

@@ -70,10 +70,14 @@ pub type State = Arc<Mutex<ListenerStatus>>;
 
 /// Why an address can't be bound at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Obstacle {
+pub enum Obstacle {
+    /// `EACCES`, `EPERM`.
     NoRight,
+    /// `EADDRINUSE`.
     Taken,
+    /// `EADDRNOTAVAIL`, `EAFNOSUPPORT`.
     Absent,
+    /// Anything else.
     Other,
 }
 
@@ -166,7 +170,21 @@ impl Listener {
     }
 }
 
-fn open(Place { address, only_local }: Place) -> io::Result<TcpListener> {
+/// Whether `address` could be served on now. Nobody is kept from it meanwhile, as only who listens does that.
+///
+/// # Errors
+/// What is in the way; [`obstacle`] says what that means.
+pub fn claim(address: SocketAddr) -> io::Result<()> {
+    bound(Place { address, only_local: false }).map(drop)
+}
+
+fn open(place: Place) -> io::Result<TcpListener> {
+    let socket = bound(place)?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn bound(Place { address, only_local }: Place) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -179,11 +197,12 @@ fn open(Place { address, only_local }: Place) -> io::Result<TcpListener> {
     // Accepted sockets inherit it on Linux, which saves a call for each.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket)
 }
 
-fn obstacle(error: &io::Error) -> Obstacle {
+/// What the kernel's refusal to bind means.
+#[must_use]
+pub fn obstacle(error: &io::Error) -> Obstacle {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EACCES | Errno::EPERM) => Obstacle::NoRight,
         Some(Errno::EADDRINUSE) => Obstacle::Taken,
