@@ -27,6 +27,9 @@ pub enum LinkError {
         /// The other remedy, where there is one.
         or: String,
     },
+    /// `EACCES` and its like, for an IPv6 address.
+    #[error("IPv6 is off on this node (by the sysctl disable_ipv6, or the kernel has none)")]
+    NoIpv6,
     /// The main table leads elsewhere.
     #[error("the main table has another route to {0}: see it with `ip route show {0}`, remove it, then run this again")]
     RouteTaken(IpAddr),
@@ -54,7 +57,7 @@ impl LinkError {
     pub(super) fn errno(&self) -> Option<Errno> {
         match self {
             Self::Kernel { source, .. } => source.raw_os_error().map(Errno::from_raw),
-            Self::NoRight | Self::UnknownKind(_) | Self::Foreign { .. } | Self::RouteTaken(_) => None,
+            Self::NoRight | Self::UnknownKind(_) | Self::Foreign { .. } | Self::NoIpv6 | Self::RouteTaken(_) => None,
         }
     }
 }

@@ -5,12 +5,16 @@
 //! there alone, such as CNI plugins and policy routing.
 
 mod error;
+mod events;
+mod make;
 mod netlink;
+pub mod presence;
 pub mod state;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use crate::node::link::error::LinkError;
+pub use crate::node::link::make::{Step, keep, make, remove};
 
 /// The link's name, as the EKS Pod Identity Agent knows it too.
 pub const NAME: &str = "pod-id-link0";

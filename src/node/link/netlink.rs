@@ -112,43 +112,40 @@ fn is_without_table(error: &LinkError) -> bool {
 }
 
 fn link(message: &LinkMessage) -> Option<Link> {
-    let name = message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.clone()),
-        _ => None,
-    })?;
-    let infos = message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::LinkInfo(infos) => Some(infos),
-        _ => None,
-    });
-    let kind = infos.into_iter().flatten().find_map(|info| match info {
-        LinkInfo::Kind(kind) => Some(kind.to_string()),
-        _ => None,
-    });
-    Some(Link { index: message.header.index, name, kind, up: message.header.flags.contains(LinkFlags::Up) })
+    let (mut name, mut kind) = (None, None);
+    for attribute in &message.attributes {
+        if let LinkAttribute::IfName(text) = attribute {
+            name = Some(text.clone());
+        } else if let LinkAttribute::LinkInfo(infos) = attribute {
+            kind = infos.iter().find_map(|info| if let LinkInfo::Kind(kind) = info { Some(kind.to_string()) } else { None });
+        }
+    }
+    Some(Link { index: message.header.index, name: name?, kind, up: message.header.flags.contains(LinkFlags::Up) })
 }
 
-/// The address in a message, whatever its prefix. IPv4's `Address` is the peer on point-to-point links, `Local` never is.
+/// The address in a message, whatever its prefix. On point-to-point links `Address` is the peer's, and `Local` never is.
 pub(super) fn address(message: &AddressMessage) -> Option<Address> {
-    let local = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(host) => Some(*host),
-        _ => None,
-    });
-    let host = local.or_else(|| {
-        message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Address(host) => Some(*host),
-            _ => None,
-        })
-    })?;
+    let (mut local, mut address) = (None, None);
+    for attribute in &message.attributes {
+        if let AddressAttribute::Local(host) = attribute {
+            local = Some(*host);
+        } else if let AddressAttribute::Address(host) = attribute {
+            address = Some(*host);
+        }
+    }
     let duplicate = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
-    Some(Address { host, link: message.header.index, usable: !message.header.flags.intersects(duplicate) })
+    let usable = !message.header.flags.intersects(duplicate);
+    Some(Address { host: local.or(address)?, link: message.header.index, usable })
 }
 
 /// The one address to which a route of the main table leads; `None` for routes to wider prefixes or in other tables.
 pub(super) fn destination(route: &RouteMessage) -> Option<IpAddr> {
-    let host = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(host)) => Some(IpAddr::from(*host)),
-        RouteAttribute::Destination(RouteAddress::Inet6(host)) => Some(IpAddr::from(*host)),
-        _ => None,
+    let host = route.attributes.iter().find_map(|attribute| {
+        let RouteAttribute::Destination(to) = attribute else { return None };
+        if let RouteAddress::Inet(host) = to {
+            return Some(IpAddr::from(*host));
+        }
+        if let RouteAddress::Inet6(host) = to { Some(IpAddr::from(*host)) } else { None }
     })?;
     let header = &route.header;
     let is_host_route = header.table == RouteHeader::RT_TABLE_MAIN && header.destination_prefix_length == host_prefix(host);
