@@ -56,9 +56,11 @@ fn loaded(aws: &Aws, context: &Context) -> Result<Finding, String> {
 
 fn remedy(source: &Source) -> String {
     match source {
-        Source::Standard => "give the node an instance profile that its metadata service tells of to host processes, or the agent \
+        Source::Standard => {
+            "give the node an instance profile that its metadata service tells of to host processes, or the agent \
                              AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a token file, as for any AWS SDK"
-            .to_owned(),
+                .to_owned()
+        }
         Source::RotatedFile(path) => {
             format!("let SSM or IAM Roles Anywhere write {}, and mount it where the agent may read it", path.display())
         }

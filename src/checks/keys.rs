@@ -35,7 +35,8 @@ fn finding(issuer: &IssuerStatus, source: &SourceStatus, severity: Outcome) -> F
     let error = source.error.as_deref().unwrap_or("no answer in time");
     // Errors name their URL as a rule.
     let place = if error.contains(&source.source) { String::new() } else { format!("{}: ", source.source) };
-    let until = if severity == Outcome::Warning && issuer.keys == 0 { "; EKS Auth alone verifies tokens until it does" } else { "" };
+    let until =
+        if severity == Outcome::Warning && issuer.keys == 0 { "; EKS Auth alone verifies tokens until it does" } else { "" };
     let detail = format!("none of {whose}: {place}{error}{until}");
     Finding { outcome: severity, ..Finding::failed(Check::Keys, detail, REMEDY) }
 }
@@ -64,7 +65,9 @@ mod tests {
         assert_eq!(outcome(&none, Mode::Local).outcome, Outcome::Failed);
         assert_eq!(outcome(&half, Mode::Local).outcome, Outcome::Warning);
         let delegated = outcome(&none, Mode::Auto);
-        assert!(delegated.outcome == Outcome::Warning && delegated.detail.ends_with("EKS Auth alone verifies tokens until it does"));
+        assert!(
+            delegated.outcome == Outcome::Warning && delegated.detail.ends_with("EKS Auth alone verifies tokens until it does")
+        );
         assert!(!outcome(&half, Mode::Auto).detail.contains("EKS Auth"));
         assert_eq!(finding(&half, &half.sources[1], Outcome::Failed).outcome, Outcome::Ok);
     }

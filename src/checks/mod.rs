@@ -7,6 +7,7 @@
 mod clock;
 mod identity;
 mod keys;
+mod link;
 mod permissions;
 mod ports;
 
@@ -103,15 +104,15 @@ pub fn of_faults(Faults(faults): Faults) -> Vec<Finding> {
 /// Checks what an agent of this configuration needs. Takes 8 s at most; what it starts ends with the tasks of `context`.
 pub async fn run(config: &Config, access: Access, context: &Context) -> Vec<Finding> {
     let deadline = context.clock.now().mono + LIMIT;
-    let exchanges =
-        Exchanges::new(config.exchange.clone(), access.aws.clone(), access.budget.clone(), context.clone());
-    let (ports, identity, keys, permissions) = join!(
+    let exchanges = Exchanges::new(config.exchange.clone(), access.aws.clone(), access.budget.clone(), context.clone());
+    let (ports, link, identity, keys, permissions) = join!(
         ports::check(config),
+        link::check(&config.front.hosts),
         identity::check(config, &access.aws, context, deadline),
         keys::check(config, access.clone(), context, deadline),
         permissions::check(config, &exchanges, &access, context, deadline),
     );
-    [configuration(config), ports, identity, keys, permissions].concat()
+    [configuration(config), ports, link, identity, keys, permissions].concat()
 }
 
 fn configuration(config: &Config) -> Vec<Finding> {

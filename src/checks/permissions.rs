@@ -66,7 +66,9 @@ fn of_trial(check: Check, service: &str, trial: Trial) -> Finding {
         Ok(()) if check == Check::Permission => Finding::ok(check, format!("{service} is allowed")),
         Ok(()) => Finding::ok(check, format!("{service} answers")),
         Err(Failure::Bug(cause)) => Finding::warning(check, format!("{service}: can't be told: {cause}"), LATER),
-        Err(Failure::Throttled { .. }) => Finding::warning(check, format!("{service}: can't be told: AWS throttles this account"), LATER),
+        Err(Failure::Throttled { .. }) => {
+            Finding::warning(check, format!("{service}: can't be told: AWS throttles this account"), LATER)
+        }
         Err(failure) => failed(check, service, &failure),
     }
 }

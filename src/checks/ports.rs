@@ -32,7 +32,7 @@ type Reasons = std::collections::BTreeMap<String, String>;
 #[derive(Debug, Deserialize)]
 struct Listener {
     address: SocketAddr,
-    listening: bool,
+    bound: bool,
 }
 
 impl Agent {
@@ -42,8 +42,8 @@ impl Agent {
         serde_json::from_slice(&document).ok()
     }
 
-    fn serves(&self, address: SocketAddr) -> bool {
-        self.listeners.iter().any(|listener| listener.listening && listener.address == address)
+    fn holds(&self, address: SocketAddr) -> bool {
+        self.listeners.iter().any(|listener| listener.bound && listener.address == address)
     }
 
     /// Whether it has a port for operators, of which it tells only when it has not.
@@ -67,7 +67,9 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
 fn of_agent(agent: Option<&Agent>, run_dir: &Path) -> Finding {
     match agent {
         None => Finding::ok(Check::Agent, format!("none answers at {}", run_dir.display())),
-        Some(Agent { ready: true, version, .. }) => Finding::ok(Check::Agent, format!("credlet {version} runs here and is ready")),
+        Some(Agent { ready: true, version, .. }) => {
+            Finding::ok(Check::Agent, format!("credlet {version} runs here and is ready"))
+        }
         Some(Agent { version, pending, .. }) => {
             let waits: Vec<_> = pending.iter().map(|(part, reason)| format!("{part}: {reason}")).collect();
             let detail = format!("credlet {version} runs here and is not ready: {}", waits.join("; "));
@@ -93,7 +95,7 @@ fn served(address: SocketAddr, claim: &io::Result<()>, agent: Option<&Agent>, on
     let Err(error) = claim else { return Some(Finding::ok(Check::Port, format!("{address} is free"))) };
     Some(match obstacle(error) {
         Obstacle::NoRight => return None,
-        Obstacle::Taken if agent.is_some_and(|agent| agent.serves(address)) => {
+        Obstacle::Taken if agent.is_some_and(|agent| agent.holds(address)) => {
             Finding::ok(Check::Port, format!("{address} is held by the agent that runs here"))
         }
         Obstacle::Taken => Finding::failed(
@@ -101,11 +103,17 @@ fn served(address: SocketAddr, claim: &io::Result<()>, agent: Option<&Agent>, on
             held(address),
             "end it, as by removing the EKS Pod Identity Agent: the port is served the moment it is free",
         ),
-        Obstacle::Absent if address.is_ipv6() && !only_ipv6 => {
-            Finding::warning(Check::Port, format!("{} is not on this node", address.ip()), "run `credlet initialize` if pods use IPv6")
+        Obstacle::Absent if address.is_ipv6() && !only_ipv6 => Finding::warning(
+            Check::Port,
+            format!("{} is not on this node", address.ip()),
+            "run `credlet initialize` if pods use IPv6",
+        ),
+        Obstacle::Absent => {
+            Finding::failed(Check::Port, format!("{} is not on this node", address.ip()), "run `credlet initialize`")
         }
-        Obstacle::Absent => Finding::failed(Check::Port, format!("{} is not on this node", address.ip()), "run `credlet initialize`"),
-        Obstacle::Other => Finding::failed(Check::Port, format!("{address}: {error}"), "compare --bind-hosts with the node's addresses"),
+        Obstacle::Other => {
+            Finding::failed(Check::Port, format!("{address}: {error}"), "compare --bind-hosts with the node's addresses")
+        }
     })
 }
 

@@ -52,7 +52,7 @@ fn values_are_spelled_as_with_go() {
     let (flags, notes) =
         server("-v trace server -cdemo -p=81 --probe-port=2 --metrics-port 3 -b 127.0.0.1 -b [::1] --probe-port 4");
     assert_eq!((flags.cluster_name.as_deref(), flags.port.as_str(), flags.probe_port.as_str()), (Some("demo"), "81", "4"));
-    assert_eq!((flags.verbosity.as_str(), flags.bind_hosts.as_slice()), ("trace", &["127.0.0.1".into(), "[::1]".into()][..]));
+    assert_eq!((flags.log.verbosity.as_str(), flags.bind_hosts.as_slice()), ("trace", &["127.0.0.1".into(), "[::1]".into()][..]));
     assert!(notes.len() == 1 && notes[0].starts_with("--bind-hosts: "), "{notes:?}");
     for (words, on) in [("", "true"), (" true", "true"), ("=false", "false"), ("=1", "true"), (" -v info", "true")] {
         let (flags, notes) = server(&format!("server -c demo --rotate-credentials{words}"));

@@ -5,6 +5,7 @@ mod check;
 mod dev;
 mod drop_in;
 mod go_runner;
+mod initialize;
 mod policy;
 mod server;
 mod status;
@@ -42,6 +43,9 @@ enum Command {
     Server(Box<ServerFlags>),
     /// Whether this node can serve, and what to do where it can't
     Check(Box<check::CheckFlags>),
+    /// Make this node's link with the addresses to serve on
+    #[command(alias = "init")]
+    Initialize(initialize::InitializeFlags),
     /// The same agent on loopback with a simulated cluster and AWS
     #[cfg(feature = "dev")]
     Dev(dev::DevFlags),
@@ -84,6 +88,7 @@ fn run(command: Command, notes: Vec<String>) -> anyhow::Result<ExitCode> {
     match command {
         Command::Server(flags) => server::main(&flags, notes),
         Command::Check(flags) => check::main(&flags),
+        Command::Initialize(flags) => initialize::main(&flags),
         #[cfg(feature = "dev")]
         Command::Dev(flags) => dev::main(&flags),
         Command::Policy(flags) => policy::main(&flags),

@@ -111,7 +111,11 @@ fn eks_auth(answer: &Answer<'_>, cluster: &str) -> Verdict {
 
 fn sts(answer: &Answer<'_>) -> Verdict {
     match answer.code {
-        "InvalidIdentityToken" | "IDPCommunicationError" | "IDPRejectedClaim" | "ExpiredTokenException" | "AccessDenied"
+        "InvalidIdentityToken"
+        | "IDPCommunicationError"
+        | "IDPRejectedClaim"
+        | "ExpiredTokenException"
+        | "AccessDenied"
         | "ValidationError" => Verdict::OfToken,
         "RegionDisabledException" => {
             Verdict::Failed(answer.denied_with("switch STS on for this region in the account settings of IAM".to_owned()))
