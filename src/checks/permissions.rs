@@ -3,7 +3,7 @@
 use tokio::join;
 use tokio::time::Instant;
 
-use crate::checks::{Check, Finding, clock};
+use crate::checks::{Check, Finding, Outcome, clock};
 use crate::config::Config;
 use crate::domain::mint::Failure;
 use crate::exchange::Exchanges;
@@ -20,6 +20,8 @@ const UNREACHED: &str = "let this node reach it (route, VPC endpoint, security g
                          endpoint (--endpoint, AWS_ENDPOINT_URL_STS, AWS_ENDPOINT_URL_EKS)";
 const OWN_ACCESS: &str = "mend region, credentials and clock as the other lines say; where those are right, look for a proxy or a \
                           policy of a VPC endpoint in between";
+const ISSUER: &str = "give the node's role AmazonEKSWorkerNodePolicy, name the issuer (--issuer), or mount a service account token \
+                      that names it";
 const LATER: &str = "check again later";
 
 /// Tries each service that will be called.
@@ -50,15 +52,11 @@ async fn when<T>(needed: bool, work: impl Future<Output = T>) -> Option<T> {
 async fn described(config: &Config, access: &Access, context: &Context) -> Option<Finding> {
     let cluster = config.token.described_cluster()?;
     let described = describe(cluster, access.clone(), context).await;
-    Some(match (described, config.token.mode) {
-        (Ok(_), _) => Finding::ok(Check::Permission, format!("{DESCRIBE} is allowed")),
-        (Err(failure), Mode::Local) => failed(Check::Permission, DESCRIBE, &failure),
-        // Without it EKS Auth verifies tokens.
-        (Err(failure), Mode::Auto | Mode::Delegated) => {
-            let Finding { check, detail, remedy, .. } = failed(Check::Permission, DESCRIBE, &failure);
-            Finding::warning(check, detail, remedy.unwrap_or_default())
-        }
-    })
+    let Err(failure) = described else { return Some(Finding::ok(Check::Permission, format!("{DESCRIBE} is allowed"))) };
+    // Without it EKS Auth verifies tokens, unless they have to be verified here.
+    let outcome = if config.token.mode == Mode::Local { Outcome::Failed } else { Outcome::Warning };
+    let found = failed(Check::Permission, DESCRIBE, &failure);
+    Some(Finding { outcome, remedy: Some(ISSUER.to_owned()), ..found })
 }
 
 fn of_trial(check: Check, service: &str, trial: Trial) -> Finding {
@@ -80,7 +78,7 @@ fn failed(check: Check, service: &str, failure: &Failure) -> Finding {
             let remedy = denial.advice.clone().unwrap_or_else(|| OWN_ACCESS.to_owned());
             Finding::failed(check, format!("{service} is refused: {}", denial.cause), remedy)
         }
-        Failure::Misconfigured(_) => Finding::failed(check, detail, OWN_ACCESS),
+        Failure::Misconfigured(cause) => Finding::failed(check, format!("{service}: {cause}"), OWN_ACCESS),
         Failure::Unavailable(_) => Finding::failed(check, detail, UNREACHED),
         Failure::Throttled { .. } | Failure::Bug(_) => Finding::failed(check, detail, LATER),
     }

@@ -120,7 +120,11 @@ async fn no_region() {
     let checked = check_with(&cloud, |setup| setup.without_variable("AWS_REGION")).await;
     assert_eq!(checked.code, Some(1));
     assert!(checked.line("failed", "region").contains("none is known. Remedy: set AWS_REGION"), "{}", checked.text);
-    assert!(checked.line("failed", "permission").contains("no AWS region is known"), "{}", checked.text);
+    assert!(
+        checked.line("failed", "permission").contains("AssumeRoleForPodIdentity: no AWS region is known"),
+        "{}",
+        checked.text
+    );
 }
 
 #[tokio::test]
@@ -151,6 +155,10 @@ async fn permissions_missing() {
     let message = "User: arn:aws:sts::1:assumed-role/node is not authorized to perform: eks-auth:AssumeRoleForPodIdentity";
     cloud.script().always(Operation::EksAuth, Fault { message: message.into(), ..Fault::access_denied() }.into());
     check_with(&cloud, |setup| setup).await.fails("permission", &["is refused", "AmazonEKSWorkerNodePolicy"]);
+    cloud.script().always(Operation::EksAuth, Fault::throttling().into());
+    check_with(&cloud, |setup| setup).await.warns("permission", "can't be told: AWS throttles");
+    cloud.script().always(Operation::EksAuth, Fault::invalid_parameter().into());
+    check_with(&cloud, |setup| setup).await.warns("permission", "can't be told: InvalidParameterException");
     cloud.script().clear();
     let other = check_with(&cloud, |setup| setup.flag("cluster-name", "other")).await;
     other.fails("permission", &["no cluster other", "compare --cluster-name and AWS_REGION"]);

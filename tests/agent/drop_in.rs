@@ -1,9 +1,8 @@
 //! The image swapped: command lines of the EKS Pod Identity Agent's manifests, by the names that they use.
 
-use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use crate::harness::setup::{CREDLET, Setup};
+use crate::harness::setup::{CREDLET, Setup, image_paths};
 use crate::world::{World, cloud, pod, token};
 
 /// What each of its charts and sample manifests passes to `server`; ports are those of the test.
@@ -19,15 +18,6 @@ const MANIFESTS: [(&str, &str); 7] = [
         "--port PORT --cluster-name demo --probe-port 1 --metrics-port METRICS --probe-port PROBE -v info -v trace",
     ),
 ];
-
-/// The image's two paths in `folder`.
-fn paths(folder: &Path) -> [String; 2] {
-    ["go-runner", "eks-pod-identity-agent"].map(|name| {
-        let path = folder.join(name);
-        symlink(CREDLET, &path).unwrap();
-        path.display().to_string()
-    })
-}
 
 /// `arguments` for the addresses and endpoint of a test.
 fn words(paths: &[String], command: &str, arguments: &str, setup: &Setup, endpoint: &str) -> Vec<String> {
@@ -54,7 +44,7 @@ async fn each_manifest_starts_and_serves() {
         std::fs::write(home.join("credentials"), profile).unwrap();
         let setup = Setup::on_loopback(folder.path()).unwrap().of(&cloud).without_flag("cluster-name");
         let setup = setup.without_variable("AWS_ACCESS_KEY_ID").without_variable("AWS_SECRET_ACCESS_KEY");
-        let line = words(&paths(folder.path()), "server", arguments, &setup, cloud.eks_auth_url());
+        let line = words(&image_paths(folder.path()).unwrap(), "server", arguments, &setup, cloud.eks_auth_url());
         let agent = setup.line(&line).start().await.unwrap();
         assert_eq!(agent.ask(&token(&cloud, &pod("app-0"))).await.unwrap().status, 200, "{name}: {}", agent.log());
         let told = agent.log().lines().filter(|line| line.contains("other than with")).count();
@@ -67,7 +57,7 @@ async fn differences_and_what_is_unknown_are_told_once_at_the_start() {
     let (cloud, folder) = (cloud().await, tempfile::tempdir().unwrap());
     let setup = Setup::on_loopback(folder.path()).unwrap().of(&cloud).without_flag("cluster-name");
     let arguments = "-c demo -p PORT --max-service-qps 3 --enable-imds-credentials true --of-a-later-version=7";
-    let [_, path] = paths(folder.path());
+    let [_, path] = image_paths(folder.path()).unwrap();
     let line = words(&[path], "server", arguments, &setup, "");
     let agent = setup.line(&line).start().await.unwrap();
     let log = agent.log();
@@ -91,7 +81,7 @@ async fn by_its_own_name_an_unknown_flag_stays_a_fault_and_nothing_differs() {
 #[tokio::test]
 async fn go_runner_becomes_what_it_is_told_to_run() {
     let folder = tempfile::tempdir().unwrap();
-    let [runner, agent] = paths(folder.path());
+    let [runner, agent] = image_paths(folder.path()).unwrap();
     let run = async |words: &[&str]| {
         let output = Setup::on_loopback(folder.path()).unwrap().variable("SEEN", "yes").line(words).end().await.unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();

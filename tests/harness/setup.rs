@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -167,6 +168,13 @@ impl Setup {
         command.args(words).args(self.flags.iter().map(|(name, value)| format!("--{name}={value}"))).envs(&self.variables);
         command
     }
+}
+
+/// The paths by which manifests of the EKS Pod Identity Agent start it, in `folder`: go-runner, then the agent.
+pub(crate) fn image_paths(folder: &Path) -> anyhow::Result<[String; 2]> {
+    let paths = ["go-runner", "eks-pod-identity-agent"].map(|name| folder.join(name));
+    paths.iter().try_for_each(|path| symlink(CREDLET, path))?;
+    Ok(paths.map(|path| path.display().to_string()))
 }
 
 /// One of credlet's commands with an empty environment.
