@@ -56,8 +56,12 @@ impl Keeper {
         self.log().matches("made: ").count()
     }
 
-    async fn end(mut self, signal: Signal) -> Option<i32> {
+    fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.process.id().unwrap().try_into().unwrap()), signal).unwrap();
+    }
+
+    async fn end(mut self, signal: Signal) -> Option<i32> {
+        self.signal(signal);
         tokio::time::timeout(WAIT_LIMIT, self.process.wait()).await.unwrap().unwrap().code()
     }
 }
@@ -189,6 +193,35 @@ fn what_cannot_be_put_back_is_told_and_tried_again() {
         ip("route delete 169.254.170.23/32 dev other0");
         whole().await;
         assert_eq!(keeper.end(Signal::SIGTERM).await, Some(0));
+    });
+}
+
+/// Fills the keeper's queue of news with those of another link while it stands still.
+async fn flood(node: &Node) {
+    ip("link add other0 type ifb");
+    ip("link set other0 up");
+    let addresses = (0..4096).map(|n| format!("address add 10.0.{}.{}/32 dev other0\n", n / 256, n % 256));
+    let batch = node.folder().join("flood");
+    std::fs::write(&batch, addresses.collect::<String>()).unwrap();
+    ip(&format!("-batch {}", batch.display()));
+}
+
+/// How many news the kernel has dropped because somebody in this namespace did not take them.
+fn dropped_news() -> u64 {
+    let sockets = std::fs::read_to_string("/proc/thread-self/net/netlink").unwrap();
+    sockets.lines().skip(1).map(|socket| socket.split_whitespace().nth(8).unwrap().parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn news_that_the_kernel_dropped_are_made_up_for() {
+    on_a_bare_node(async |node| {
+        let keeper = Keeper::start(&node).await;
+        keeper.signal(Signal::SIGSTOP);
+        flood(&node).await;
+        assert!(dropped_news() > 0);
+        ip("address delete fd00:ec2::23/128 dev pod-id-link0");
+        keeper.signal(Signal::SIGCONT);
+        whole().await;
     });
 }
 
