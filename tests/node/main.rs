@@ -13,7 +13,11 @@ mod drop_in;
 #[cfg(test)]
 mod egress;
 #[cfg(test)]
+mod initialize;
+#[cfg(test)]
 mod laptop;
+#[cfg(test)]
+mod link;
 #[cfg(test)]
 mod listeners;
 #[cfg(test)]
