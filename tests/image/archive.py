@@ -21,6 +21,9 @@ class Archive:
         (self.manifest,) = json.load(self._tar.extractfile("manifest.json"))
         self.config = json.load(self._tar.extractfile(self.manifest["Config"]))
 
+    def close(self) -> None:
+        self._tar.close()
+
     def entries(self) -> dict[str, tarfile.TarInfo]:
         """Everything in the image, by its path in it."""
         entries = {}

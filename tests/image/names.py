@@ -37,6 +37,12 @@ class TlsListener:
         self._server = socket.create_server(("0.0.0.0", 443))
         self._server.settimeout(10)
 
+    def __enter__(self) -> "TlsListener":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.close()
+
     def wait_for(self, names: set[str]) -> None:
         """Returns once a client has asked for each of `names`."""
         missing = set(names)
