@@ -1,4 +1,4 @@
-//! The flags of `credlet server`, as text. Each has an environment variable `CREDLET_<FLAG>`; a flag wins over its variable.
+//! The flags of `credlet server`, as text, and those that it shares. Each has an environment variable `CREDLET_<FLAG>`; a flag wins over its variable.
 
 use clap::Args;
 
@@ -63,7 +63,6 @@ pub struct ServerFlags {
         env = "CREDLET_SERVICE_ACCOUNT_ROLES",
         value_name = "BOOL",
         num_args = 0..=1,
-        require_equals = true,
         default_value = "false",
         default_missing_value = "true"
     )]
@@ -95,7 +94,6 @@ pub struct ServerFlags {
         env = "CREDLET_ROTATE_CREDENTIALS",
         value_name = "BOOL",
         num_args = 0..=1,
-        require_equals = true,
         default_missing_value = "true",
         default_value = "false"
     )]
@@ -105,6 +103,14 @@ pub struct ServerFlags {
     #[arg(long, env = "CREDLET_RUN_DIR", value_name = "DIR", default_value = "/run/credlet")]
     pub run_dir: String,
 
+    /// How to log
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+/// How a command logs that goes on until it is told to stop.
+#[derive(Debug, Clone, Args)]
+pub struct LogFlags {
     /// Least level that is logged: error, warn, info, debug, trace
     #[arg(short, long, env = "CREDLET_VERBOSITY", value_name = "LEVEL", default_value = "info")]
     pub verbosity: String,

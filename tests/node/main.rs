@@ -7,9 +7,17 @@ mod harness;
 
 // `cfg(test)`, so that clippy takes their functions for tests, which may unwrap.
 #[cfg(test)]
+mod check;
+#[cfg(test)]
+mod drop_in;
+#[cfg(test)]
 mod egress;
 #[cfg(test)]
+mod initialize;
+#[cfg(test)]
 mod laptop;
+#[cfg(test)]
+mod link;
 #[cfg(test)]
 mod listeners;
 #[cfg(test)]
