@@ -133,11 +133,12 @@ class BillOfMaterials(unittest.TestCase):
 class Running(unittest.TestCase):
     """The binary, confined."""
 
-    def test_version(self) -> None:
+    def test_version_by_each_path(self) -> None:
         revision = ARCHIVE.config["config"]["Labels"]["org.opencontainers.image.revision"]
-        done = Container(FOLDER, ["/credlet", "version"]).run()
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
-        self.assertRegex(done.stdout, rf"^credlet \S+ \(commit {revision}, features: none\)$")
+        for command in (["/credlet"], ["/eks-pod-identity-agent"], ["/go-runner", "/eks-pod-identity-agent"]):
+            done = Container(FOLDER, [*command, "version"]).run()
+            self.assertEqual((done.returncode, done.stderr), (0, ""), command)
+            self.assertRegex(done.stdout, rf"^credlet \S+ \(commit {revision}, features: none\)$", command)
 
     def test_no_simulated_cloud(self) -> None:
         done = Container(FOLDER, ["/credlet", "dev"]).run()
