@@ -1,4 +1,5 @@
-//! What the process asks of the kernel, for itself and about its node.
+//! What the process asks of the kernel, for itself and for the node.
 
 pub mod hardening;
+pub mod link;
 pub mod source;
