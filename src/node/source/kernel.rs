@@ -14,9 +14,14 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType, RouteVia};
 use rtnetlink::{Error, Handle, new_connection, new_connection_with_strict_check};
+use tokio::time::Instant;
 
 use crate::node::source::Peer;
+use crate::node::source::memory::Memory;
 use crate::node::source::route::{Gateway, Kind, Link, Prefix, Route, Way, bits};
+
+/// Links by their index.
+pub(super) type Links = Memory<u32, Link>;
 
 /// Links that are one end of two.
 const PAIRS: [InfoKind; 2] = [InfoKind::Veth, InfoKind::Netkit];
@@ -37,19 +42,24 @@ pub(super) enum LookupError {
     Late,
 }
 
-/// The route by which the kernel would answer `peer`.
-pub(super) async fn route_to(peer: Peer) -> Result<Route, LookupError> {
+/// The route by which the kernel would answer `peer`. What is known of `links` at `now` is not asked for
+/// again: a bridge has a port for each pod.
+pub(super) async fn route_to(peer: Peer, links: &Links, now: Instant) -> Result<Route, LookupError> {
     let (connection, handle, _) = new_connection_with_strict_check().or_else(|_| new_connection())?;
-    let kernel = Kernel(handle);
+    let kernel = Kernel { handle, links, now };
     tokio::select! {
         route = kernel.route_to(peer) => route,
         () = connection => Err(LookupError::Lacks("its end")),
     }
 }
 
-struct Kernel(Handle);
+struct Kernel<'m> {
+    handle: Handle,
+    links: &'m Links,
+    now: Instant,
+}
 
-impl Kernel {
+impl Kernel<'_> {
     async fn route_to(&self, peer: Peer) -> Result<Route, LookupError> {
         let route = self.matching(peer).await?;
         if is_local(&route) {
@@ -61,7 +71,7 @@ impl Kernel {
             gateway: self.gateway(&route).await?,
             source: find(&route, source),
             link: match find(&route, out_link) {
-                Some(index) => self.link(index).await?,
+                Some(index) => self.links.recall(index, self.now, || self.link(index)).await?,
                 None => Link { name: "several links".into(), kind: Kind::Other, bears_default: false },
             },
         }))
@@ -77,7 +87,7 @@ impl Kernel {
         if link != 0 {
             question.attributes.push(RouteAttribute::Oif(link));
         }
-        let answer = pin!(self.0.route().get(question).execute()).try_next().await?;
+        let answer = pin!(self.handle.route().get(question).execute()).try_next().await?;
         answer.ok_or(LookupError::Lacks("a route"))
     }
 
@@ -89,7 +99,8 @@ impl Kernel {
     }
 
     async fn link(&self, index: u32) -> Result<Link, LookupError> {
-        let question = self.0.link().get().match_index(index).set_filter_mask(AddressFamily::Unspec, WITHOUT_COUNTERS.into());
+        let question =
+            self.handle.link().get().match_index(index).set_filter_mask(AddressFamily::Unspec, WITHOUT_COUNTERS.into());
         let link = pin!(question.execute()).try_next().await?.ok_or(LookupError::Lacks("a link"))?;
         let kind = if is_of(&link, &[InfoKind::Bridge]) {
             Kind::Bridge { of_pairs: self.has_pairs_only(index).await? }
@@ -105,7 +116,7 @@ impl Kernel {
 
     /// Whether all ports of this bridge are pairs to other network namespaces.
     async fn has_pairs_only(&self, bridge: u32) -> Result<bool, LookupError> {
-        let mut question = self.0.link().get().set_filter_mask(AddressFamily::Unspec, WITHOUT_COUNTERS.into());
+        let mut question = self.handle.link().get().set_filter_mask(AddressFamily::Unspec, WITHOUT_COUNTERS.into());
         question.message_mut().attributes.push(LinkAttribute::Controller(bridge));
         let ports = question.execute().try_filter(|link| ready(link.attributes.contains(&LinkAttribute::Controller(bridge))));
         Ok(ports.try_all(|port| ready(is_of(&port, &PAIRS) && !is_both_ends_here(&port))).await?)
@@ -118,7 +129,7 @@ impl Kernel {
             question.header.address_family = family;
             question.header.table = RouteHeader::RT_TABLE_MAIN;
             question.attributes.push(RouteAttribute::Oif(link));
-            let routes = self.0.route().get(question).execute();
+            let routes = self.handle.route().get(question).execute();
             match routes.try_any(|route| ready(is_default(&route) && leads_over(&route, link))).await {
                 Err(error) if is_without_table(&error) => (),
                 Ok(false) => (),
@@ -224,19 +235,22 @@ fn is_link_local(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::Clock;
+
+    async fn route_to(address: &str, link: u32) -> Result<Route, LookupError> {
+        super::route_to(Peer { address: address.parse().unwrap(), link }, &Links::default(), Clock::System.now().mono).await
+    }
 
     #[tokio::test]
     async fn loopback_is_local_and_the_rest_of_it_too() {
         for address in ["127.0.0.1", "127.255.0.7", "::1"] {
-            let peer = Peer { address: address.parse().unwrap(), link: 0 };
-            assert_eq!(route_to(peer).await.unwrap(), Route::Local, "{address}");
+            assert_eq!(route_to(address, 0).await.unwrap(), Route::Local, "{address}");
         }
     }
 
     #[tokio::test]
     async fn no_route_is_a_failure() {
-        let nowhere = Peer { address: "fe80::1".parse().unwrap(), link: u32::from(u16::MAX) };
-        let error = route_to(nowhere).await.unwrap_err();
+        let error = route_to("fe80::1", u32::from(u16::MAX)).await.unwrap_err();
         assert!(matches!(error, LookupError::Refused(_)), "{error}");
     }
 }

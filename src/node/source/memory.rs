@@ -1,8 +1,9 @@
-//! Where peers are, remembered for seconds: a connection a request is the rule for command line tools, a question to the kernel
-//! for each would not be.
+//! What the kernel said, remembered for seconds: a connection a request is the rule for command line tools, and a question to the
+//! kernel for each would cost more than the request.
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,55 +12,59 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use crate::node::source::{Origin, Peer};
-
-/// How long an answer counts. A pod's address may be given to another one, but to none of another node so soon.
+/// How long an answer counts. A pod's address may be given to another pod, but to none of another node so soon.
 const LIFE: Duration = Duration::from_secs(5);
 
-/// Peers remembered: many times the pods of a node. With one more all are forgotten, which costs each of them a look-up.
-const PEERS: usize = 4_096;
+/// Answers remembered: many times the pods of a node. With one more all are forgotten, which costs each of them a look-up.
+const PLACES: usize = 4_096;
 
-/// What the kernel said of late.
-#[derive(Debug, Default)]
-pub(super) struct Memory {
-    known: Mutex<HashMap<Peer, Arc<Known>, RandomState>>,
-}
-
-/// One peer: asked for since, and the answer once it is there.
+/// Answers by what was asked for.
 #[derive(Debug)]
-struct Known {
-    since: Instant,
-    origin: OnceCell<Origin>,
+pub(super) struct Memory<K, V> {
+    known: Mutex<HashMap<K, Arc<Known<V>>, RandomState>>,
 }
 
-impl Memory {
-    /// Where `peer` is: from memory, else by `look_up`, of which one runs for a peer at a time. A failure is not remembered.
-    pub(super) async fn recall<E, F>(&self, peer: Peer, now: Instant, look_up: impl FnOnce() -> F) -> Result<Origin, E>
+/// One answer: asked for since, and there once it has come.
+#[derive(Debug)]
+struct Known<V> {
+    since: Instant,
+    answer: OnceCell<V>,
+}
+
+impl<K, V> Default for Memory<K, V> {
+    fn default() -> Self {
+        Self { known: Mutex::default() }
+    }
+}
+
+impl<K: Eq + Hash, V: Clone> Memory<K, V> {
+    /// The answer for `key`: from memory, else by `look_up`, of which one runs for a key at a time. A failure is not remembered.
+    pub(super) async fn recall<E, F>(&self, key: K, now: Instant, look_up: impl FnOnce() -> F) -> Result<V, E>
     where
-        F: Future<Output = Result<Origin, E>>,
+        F: Future<Output = Result<V, E>>,
     {
-        let known = self.known(peer, now);
-        known.origin.get_or_try_init(look_up).await.cloned()
+        let known = self.known(key, now);
+        known.answer.get_or_try_init(look_up).await.cloned()
     }
 
-    fn known(&self, peer: Peer, now: Instant) -> Arc<Known> {
+    fn known(&self, key: K, now: Instant) -> Arc<Known<V>> {
         let mut known = self.known.lock();
-        if let Some(fresh) = known.get(&peer).filter(|known| known.is_fresh(now)) {
+        if let Some(fresh) = known.get(&key).filter(|known| known.is_fresh(now)) {
             return Arc::clone(fresh);
         }
-        if known.len() >= PEERS {
+        if known.len() >= PLACES {
             known.retain(|_, known| known.is_fresh(now));
         }
-        if known.len() >= PEERS {
+        if known.len() >= PLACES {
             known.clear();
         }
-        let new = Arc::new(Known { since: now, origin: OnceCell::new() });
-        known.insert(peer, Arc::clone(&new));
+        let new = Arc::new(Known { since: now, answer: OnceCell::new() });
+        known.insert(key, Arc::clone(&new));
         new
     }
 }
 
-impl Known {
+impl<V> Known<V> {
     fn is_fresh(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) < LIFE
     }
@@ -68,14 +73,11 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
     use crate::base::clock::Clock;
 
-    fn peer(number: u32) -> Peer {
-        Peer { address: IpAddr::V4(Ipv4Addr::from(number)), link: 0 }
-    }
+    type Answer = Result<&'static str, ()>;
 
     fn now() -> Instant {
         Clock::System.now().mono
@@ -83,59 +85,56 @@ mod tests {
 
     #[derive(Default)]
     struct Kernel {
-        memory: Memory,
+        memory: Memory<u32, &'static str>,
         asked: Cell<usize>,
     }
 
     impl Kernel {
-        /// Asks for `peer`, which is found after a while.
-        async fn find(&self, peer: Peer, origin: Result<Origin, ()>) -> Result<Origin, ()> {
+        /// Asks for `key`, whose `answer` takes a while.
+        async fn find(&self, key: u32, answer: Answer) -> Answer {
             let look_up = async || {
                 self.asked.set(self.asked.get() + 1);
                 tokio::time::sleep(Duration::from_millis(1)).await;
-                origin
+                answer
             };
-            self.memory.recall(peer, now(), look_up).await
+            self.memory.recall(key, now(), look_up).await
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_counts_for_seconds() {
         let kernel = Kernel::default();
-        assert_eq!(kernel.find(peer(1), Ok(Origin::Own)).await, Ok(Origin::Own));
-        let foreign = Ok(Origin::Foreign("eth0".into()));
-        assert_eq!(kernel.find(peer(1), foreign.clone()).await, Ok(Origin::Own));
-        assert_eq!(kernel.find(peer(2), foreign.clone()).await, foreign);
+        assert_eq!(kernel.find(1, Ok("own")).await, Ok("own"));
+        assert_eq!(kernel.find(1, Ok("foreign")).await, Ok("own"));
+        assert_eq!(kernel.find(2, Ok("foreign")).await, Ok("foreign"));
         assert_eq!(kernel.asked.get(), 2);
         tokio::time::advance(LIFE).await;
-        assert_eq!(kernel.find(peer(1), foreign.clone()).await, foreign);
+        assert_eq!(kernel.find(1, Ok("foreign")).await, Ok("foreign"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_question_for_all_who_wait() {
         let kernel = Kernel::default();
-        let (first, second) = tokio::join!(kernel.find(peer(1), Ok(Origin::Own)), kernel.find(peer(1), Err(())));
-        assert_eq!((first, second, kernel.asked.get()), (Ok(Origin::Own), Ok(Origin::Own), 1));
+        let answers = tokio::join!(kernel.find(1, Ok("own")), kernel.find(1, Err(())));
+        assert_eq!((answers, kernel.asked.get()), ((Ok("own"), Ok("own")), 1));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_or_a_connection_that_leaves_is_not_remembered() {
         let kernel = Kernel::default();
-        assert_eq!(kernel.find(peer(1), Err(())).await, Err(()));
-        assert!(tokio::time::timeout(Duration::ZERO, kernel.find(peer(1), Err(()))).await.is_err());
-        assert_eq!(kernel.find(peer(1), Ok(Origin::Own)).await, Ok(Origin::Own));
+        assert_eq!(kernel.find(1, Err(())).await, Err(()));
+        assert!(tokio::time::timeout(Duration::ZERO, kernel.find(1, Err(()))).await.is_err());
+        assert_eq!(kernel.find(1, Ok("own")).await, Ok("own"));
         assert_eq!(kernel.asked.get(), 3);
     }
 
     #[tokio::test(start_paused = true)]
     async fn no_flood_of_peers_grows_it() {
-        let memory = Memory::default();
-        for number in 0..30_000 {
-            memory.known(peer(number), now());
-        }
-        assert!(memory.known.lock().len() <= PEERS);
+        let memory = Memory::<usize, ()>::default();
+        (0..30_000).for_each(|key| drop(memory.known(key, now())));
+        assert!(memory.known.lock().len() <= PLACES);
         tokio::time::advance(LIFE).await;
-        (0..4_096).for_each(|number| drop(memory.known(peer(number), now())));
+        (0..PLACES).for_each(|key| drop(memory.known(key, now())));
         assert!(memory.known.lock().values().all(|known| known.is_fresh(now())), "the old make room first");
     }
 }

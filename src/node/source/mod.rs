@@ -38,11 +38,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use strum::{EnumString, IntoStaticStr};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::base::bucket::Bucket;
 use crate::base::clock::Clock;
-use crate::node::source::kernel::LookupError;
+use crate::node::source::kernel::{Links, LookupError};
 use crate::node::source::memory::Memory;
 use crate::observe::Context;
 use crate::observe::metrics::{Finding, Metrics};
@@ -72,7 +72,8 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct SourceCheck {
     mode: Mode,
-    memory: Memory,
+    origins: Memory<Peer, Origin>,
+    links: Links,
     lookups: Semaphore,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -103,7 +104,8 @@ impl SourceCheck {
         let lines = Bucket::new(LINES_PER_SECOND, 1.0, context.clock.now().mono);
         Self {
             mode,
-            memory: Memory::default(),
+            origins: Memory::default(),
+            links: Links::default(),
             lookups: Semaphore::new(LOOKUPS),
             clock: context.clock.clone(),
             metrics: Arc::clone(&context.metrics),
@@ -123,15 +125,15 @@ impl SourceCheck {
         if self.mode == Mode::Off {
             return true;
         }
-        let peer = Peer::from(peer);
-        let origin = self.memory.recall(peer, self.clock.now().mono, || Box::pin(self.look_up(peer)));
+        let (peer, now) = (Peer::from(peer), self.clock.now().mono);
+        let origin = self.origins.recall(peer, now, || Box::pin(self.look_up(peer, now)));
         let origin = timeout(LIMIT, origin).await.unwrap_or(Err(LookupError::Late));
         self.rule(peer.address, origin)
     }
 
-    async fn look_up(&self, peer: Peer) -> Result<Origin, LookupError> {
+    async fn look_up(&self, peer: Peer, now: Instant) -> Result<Origin, LookupError> {
         let _permit = self.lookups.acquire().await;
-        Ok(kernel::route_to(peer).await?.origin())
+        Ok(kernel::route_to(peer, &self.links, now).await?.origin())
     }
 
     /// What `origin` means for the connection.
