@@ -42,8 +42,8 @@ pub(super) enum LookupError {
     Late,
 }
 
-/// The route by which the kernel would answer `peer`. What is known of `links` at `now` is not asked for
-/// again: a bridge has a port for each pod.
+/// The route by which the kernel would answer `peer`. What is known of `links` at `now` is not asked for again: a bridge has a
+/// port for each pod.
 pub(super) async fn route_to(peer: Peer, links: &Links, now: Instant) -> Result<Route, LookupError> {
     let (connection, handle, _) = new_connection_with_strict_check().or_else(|_| new_connection())?;
     let kernel = Kernel { handle, links, now };
