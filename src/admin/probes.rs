@@ -136,12 +136,15 @@ mod tests {
     use super::*;
     use crate::base::clock::Clock;
     use crate::front::{Config, Front};
+    use crate::node::source::Mode;
     use crate::observe::Context;
 
     #[tokio::test(start_paused = true)]
     async fn addresses_that_hang_cost_the_time_of_one() {
         let hosts = ["127.0.0.1", "127.0.0.2", "127.0.0.3"].map(|host| host.parse().unwrap()).into();
-        let config = Config { hosts, port: 0, only_local: false, max_connections: 4, max_connections_per_source: 4 };
+        let source_check = Mode::Off;
+        let config =
+            Config { hosts, port: 0, only_local: false, source_check, max_connections: 4, max_connections_per_source: 4 };
         let context = Context::new(Clock::System);
         // Bound, and nobody accepts.
         let front = Front::bind(config, context.clone()).unwrap();

@@ -60,8 +60,8 @@ fn all_parts_share_one_name_of_the_cluster() {
 fn all_faults_are_told_together() {
     let line = "--service-account-roles=maybe --policy /nowhere/policy.yaml \
                 --bind-hosts 0.0.0.0,nowhere --port 70000 --probe-port x --metrics-port -1 --issuer http://far.example \
-                --issuer https://ok.example= --token-verification maybe --pod-rate 0 --endpoint ftp://x --max-cache-size many \
-                --max-service-qps nan --max-credential-retention-before-renewal soon --verbosity loud --log-format xml";
+                --issuer https://ok.example= --token-verification maybe --source-check maybe --pod-rate 0 \
+                --endpoint ftp://x --max-cache-size many --max-service-qps nan --max-credential-retention-before-renewal soon --verbosity loud --log-format xml";
     let line = line.replace("--metrics-port -1", "--metrics-port=-1");
     let faults = check(&line, &[]).unwrap_err();
     let flags = [
@@ -76,6 +76,7 @@ fn all_faults_are_told_together() {
         "issuer",
         "issuer",
         "token-verification",
+        "source-check",
         "pod-rate",
         "endpoint",
         "max-service-qps",

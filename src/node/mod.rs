@@ -2,3 +2,4 @@
 
 pub mod hardening;
 pub mod link;
+pub mod source;

@@ -15,13 +15,22 @@ async fn all_faults_are_told_at_once_a_line_each() {
     let missing = folder.path().join("missing.pem");
     let setup = Setup::on_loopback(folder.path()).unwrap();
     let setup = setup.flag("port", "eighty").flag("bind-hosts", "0.0.0.0").flag("pod-rate", "-1").flag("verbosity", "loud");
+    let setup = setup.flag("source-check", "yes");
     let output = setup.variable("AWS_CA_BUNDLE", missing.display()).end().await.unwrap();
     assert_eq!(output.status.code(), Some(64));
     let text = stderr(&output);
-    for fault in ["--cluster-name: ", "--port: ", "--bind-hosts: ", "--pod-rate: ", "--verbosity: ", "AWS_CA_BUNDLE names "] {
+    for fault in [
+        "--cluster-name: ",
+        "--port: ",
+        "--bind-hosts: ",
+        "--source-check: \"yes\" is not off, observe or enforce",
+        "--pod-rate: ",
+        "--verbosity: ",
+        "AWS_CA_BUNDLE names ",
+    ] {
         assert_eq!(text.lines().filter(|line| line.starts_with(fault)).count(), 1, "{fault} in {text}");
     }
-    assert_eq!(text.lines().count(), 6, "{text}");
+    assert_eq!(text.lines().count(), 7, "{text}");
 }
 
 #[tokio::test]

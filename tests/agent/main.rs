@@ -51,6 +51,8 @@ mod secrets;
 #[cfg(test)]
 mod service_accounts;
 #[cfg(test)]
+mod sources;
+#[cfg(test)]
 mod wire;
 #[cfg(test)]
 mod world;

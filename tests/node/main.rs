@@ -22,3 +22,5 @@ mod link;
 mod listeners;
 #[cfg(test)]
 mod node;
+#[cfg(test)]
+mod source;

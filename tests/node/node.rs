@@ -13,17 +13,18 @@ use credlet::domain::policy::POD_IDENTITY_AUDIENCE;
 use credlet::sim::cloud::{Cloud, Config};
 use credlet::sim::keys::Algorithm;
 use credlet::sim::pod::PodSpec;
-use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
 
 use crate::harness::agent::Agent;
 use crate::harness::http::{Answer, get};
+use crate::harness::network::Network;
 use crate::harness::setup::{REGION, Setup};
 
 /// A node and its cloud.
 pub(crate) struct Node {
     pub(crate) cloud: Cloud,
+    pub(crate) network: Network,
     folder: TempDir,
 }
 
@@ -36,15 +37,15 @@ pub(crate) fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F + S
     });
 }
 
-/// Runs `test` on a node of its own, which has no addresses but those of loopback.
+/// Runs `test` on a node of its own, which has no addresses but those of its loopback link.
 pub(crate) fn on_a_bare_node<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F + Send + 'static) {
     let thread = std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace, which needs root");
-        run("ip", &["link", "set", "lo", "up"]);
+        let network = Network::start().unwrap();
+        network.node.enter().unwrap();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let config = Config { region: REGION.to_owned(), algorithm: Algorithm::Es256, ..Config::default() };
-            test(Node { cloud: Cloud::start(config).await.unwrap(), folder: tempfile::tempdir().unwrap() }).await;
+            test(Node { cloud: Cloud::start(config).await.unwrap(), network, folder: tempfile::tempdir().unwrap() }).await;
         });
     });
     thread.join().unwrap_or_else(|panic| resume_unwind(panic));

@@ -1,0 +1,22 @@
+//! `--source-check` where every peer is a process of the node. Neighbours need a node with links: `tests/node/source.rs`.
+
+use std::net::Ipv4Addr;
+
+use crate::harness::http::get_from;
+use crate::world::{World, pod};
+
+#[tokio::test]
+async fn processes_of_the_node_are_served_in_every_mode() {
+    for mode in ["off", "observe", "enforce"] {
+        let world = World::with(|setup| setup.flag("source-check", mode)).await;
+        let token = world.token(&pod("app-0"));
+        for source in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 9, 8, 7)] {
+            let headers = [("authorization", token.as_str())];
+            let answer = get_from(source, world.agent.address(), "/v1/credentials", &headers).await.unwrap();
+            assert_eq!(answer.status, 200, "{mode} {source}: {}", world.agent.log());
+        }
+        assert_eq!(world.agent.refusals("source_foreign").await.unwrap(), 0);
+        assert_eq!(world.agent.sample(r#"credlet_source_observed_total{finding="foreign"}"#).await.unwrap(), 0);
+        assert_eq!(world.agent.status().await.unwrap()["source_check"], mode);
+    }
+}
