@@ -26,7 +26,7 @@ securityContext:
   seLinuxOptions:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-# Asks this very process: a port may be answered by another agent of the node.
+# Both ask this very process, over its own socket: a port of the node may be answered by another agent.
 readinessProbe:
   exec:
     command: [/credlet, status, --ready]
@@ -34,10 +34,8 @@ readinessProbe:
   timeoutSeconds: 5
 # Depends on no network and no load. No startup probe: the agent listens within milliseconds.
 livenessProbe:
-  httpGet:
-    host: localhost
-    port: {{ int $values.agent.probePort }}
-    path: /healthz
+  exec:
+    command: [/credlet, status, --healthy]
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 6

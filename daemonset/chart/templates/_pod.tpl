@@ -24,16 +24,13 @@ affinity:
 {{- end }}
 {{- if $values.link.create }}
 initContainers:
-  -
-    {{- include "credlet.link" (dict "root" .root "name" "initialize" "arguments" (list "initialize")) | nindent 4 }}
+  - {{ include "credlet.link" (dict "root" .root "name" "initialize" "arguments" (list "initialize")) | nindent 4 | trim }}
 {{- end }}
 containers:
-  -
-    {{- include "credlet.agent" . | nindent 4 }}
+  - {{ include "credlet.agent" . | nindent 4 | trim }}
   {{- if $values.link.watch }}
   # A container like any other, not a restartable init container: those need Kubernetes 1.29, and nothing waits for this one.
-  -
-    {{- include "credlet.link" (dict "root" .root "name" "watch-link" "arguments" (list "initialize" "--watch")) | nindent 4 }}
+  - {{ include "credlet.link" (dict "root" .root "name" "watch-link" "arguments" (list "initialize" "--watch")) | nindent 4 | trim }}
   {{- end }}
 volumes:
   {{- include "credlet.volumes" . | nindent 2 }}
