@@ -69,6 +69,7 @@ impl App {
             listeners: front.listeners(),
             nonces: front.nonces(),
         };
+        let source_check = front.source_check();
         let (aws, budget) = (Arc::clone(&access.aws), access.budget.clone());
         let cache = Cache::new(config.cache, mint, context.clone());
         let broker = Arc::new(Broker {
@@ -82,7 +83,8 @@ impl App {
         warm_up(&aws, &context);
         context.metrics.register_collector(Box::new(EarliestExpiry(broker.cache.clone())));
         let started = context.clock.now();
-        serve_operators(&config.admin, status::Sources { started, probes: probes.clone(), broker, aws, budget }, &context);
+        let sources = status::Sources { started, probes: probes.clone(), source_check, broker, aws, budget };
+        serve_operators(&config.admin, sources, &context);
         Ok(Self { context, probes })
     }
 
@@ -201,6 +203,7 @@ fn serve_status(config: &admin::Config, sources: status::Sources, context: &Cont
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::source;
 
     #[test]
     fn one_source_has_an_eighth_of_what_descriptors_allow() {
@@ -208,6 +211,7 @@ mod tests {
             hosts: Vec::new(),
             port: 80,
             only_local: false,
+            source_check: source::Mode::Observe,
             max_connections: 8_192,
             max_connections_per_source: 1_024,
         };

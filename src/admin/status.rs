@@ -27,6 +27,7 @@ use crate::egress::aws::Aws;
 use crate::front::listener::ListenerStatus;
 use crate::grants;
 use crate::limits::upstream::UpstreamBudget;
+use crate::node::source;
 use crate::token::KeyringStatus;
 
 /// The folder in the run directory: an emptyDir is writable for all, this one for nobody else.
@@ -40,6 +41,8 @@ pub struct Sources {
     pub started: Now,
     /// Readiness and listeners.
     pub probes: Probes,
+    /// What is done about connections from outside this node.
+    pub source_check: source::Mode,
     /// Tokens and entries.
     pub broker: Arc<Broker>,
     /// The node's own credentials.
@@ -57,6 +60,7 @@ pub struct Status {
     #[serde(flatten)]
     ready: Ready,
     listeners: Vec<ListenerStatus>,
+    source_check: &'static str,
     verification: KeyringStatus,
     grants: grants::Status,
     node_credentials: Option<NodeCredentials>,
@@ -93,6 +97,7 @@ impl Sources {
             uptime_seconds: now.mono.saturating_duration_since(self.started.mono).as_secs(),
             ready: self.probes.ready().await,
             listeners: self.probes.listeners.statuses(),
+            source_check: self.source_check.into(),
             verification: self.broker.verifier.status(),
             grants: self.broker.grants.status(),
             node_credentials: self.node_credentials(),

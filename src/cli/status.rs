@@ -85,6 +85,7 @@ fn table(document: &Value) -> String {
         }
     }
     section(&mut out, "listeners", &document["listeners"], &["address", "listening", "detail"]);
+    let _ = writeln!(out, "\nconnections from outside this node: {}", cell(document, "source_check"));
     let verification = &document["verification"];
     let _ = writeln!(out, "\ntokens are verified: {}", cell(verification, "verification"));
     section(&mut out, "issuers", &verification["issuers"], &["issuer", "keys", "age_seconds", "error"]);

@@ -69,6 +69,11 @@ pub struct ServerFlags {
     )]
     pub service_account_roles: String,
 
+    /// What to do about connections that come neither from this node's pods nor from its processes: off, observe (count, log),
+    /// enforce (close)
+    #[arg(long, env = "CREDLET_SOURCE_CHECK", value_name = "MODE", default_value = "observe")]
+    pub source_check: String,
+
     /// Requests a second of one pod, with bursts of twice that
     #[arg(long, env = "CREDLET_POD_RATE", value_name = "RATE", default_value = "1000")]
     pub pod_rate: String,

@@ -136,9 +136,11 @@ fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opt
 
 fn front(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Option<front::Config> {
     let hosts = checks.hosts(&flags.bind_hosts);
-    let port = checks.port("port", &flags.port)?;
+    let port = checks.port("port", &flags.port);
+    let source_check = checks.parse("source-check", &flags.source_check, "off, observe or enforce");
+    let (port, source_check) = (port?, source_check?);
     let (max_connections, max_connections_per_source) = (MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SOURCE);
-    let config = front::Config { hosts, port, only_local: false, max_connections, max_connections_per_source };
+    let config = front::Config { hosts, port, only_local: false, source_check, max_connections, max_connections_per_source };
     if let Err(error) = own_endpoint::refuse(variable, &addresses(&config)) {
         checks.faults.push(error.to_string());
     }

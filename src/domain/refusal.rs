@@ -11,6 +11,8 @@ use strum::{EnumIter, IntoStaticStr};
 pub enum Reason {
     /// Too many connections, from one source or in all.
     ConnCap,
+    /// The connection came from outside this node.
+    SourceForeign,
     /// The head was not complete in time.
     HeadTimeout,
     /// The head is over the size or the number of headers allowed.

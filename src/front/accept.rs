@@ -1,7 +1,7 @@
 //! The accept loop of one listener. It ends at shutdown and on no error.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use crate::base::tasks::Tasks;
 use crate::front::caps::Caps;
 use crate::front::connection;
 use crate::front::endpoint::Endpoint;
+use crate::node::source::SourceCheck;
 use crate::observe::metrics::Limit;
 
 /// The rest after an error that the next attempt would meet again: no descriptors, no memory.
@@ -22,8 +23,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Log lines of one kind a second: one a minute.
 const LINES_PER_SECOND: f64 = 1.0 / 60.0;
 
+/// What a connection passes before it is served.
+#[derive(Debug, Clone)]
+pub(super) struct Gate {
+    pub(super) caps: Arc<Caps>,
+    pub(super) sources: Arc<SourceCheck>,
+}
+
 /// Takes connections from `socket` until shutdown.
-pub(super) async fn run(socket: TcpListener, endpoint: Arc<Endpoint>, caps: Arc<Caps>, tasks: Tasks) {
+pub(super) async fn run(socket: TcpListener, endpoint: Arc<Endpoint>, gate: Gate, tasks: Tasks) {
     let mut log = Log::new(endpoint.record.clock.clone());
     let mut shutdown = pin!(tasks.shutting_down());
     loop {
@@ -35,7 +43,7 @@ pub(super) async fn run(socket: TcpListener, endpoint: Arc<Endpoint>, caps: Arc<
         };
         match accepted {
             Ok((stream, peer)) => {
-                if let Err(limit) = take(stream, peer.ip(), &endpoint, &caps, &tasks) {
+                if let Err(limit) = take(stream, peer, &endpoint, &gate, &tasks) {
                     endpoint.record.capped(limit);
                     log.capped(peer.ip(), limit);
                 }
@@ -50,11 +58,15 @@ pub(super) async fn run(socket: TcpListener, endpoint: Arc<Endpoint>, caps: Arc<
 }
 
 /// Starts to serve a connection, or closes it if a cap says so.
-fn take(stream: TcpStream, peer: IpAddr, endpoint: &Arc<Endpoint>, caps: &Arc<Caps>, tasks: &Tasks) -> Result<(), Limit> {
-    let slot = caps.admit(peer)?;
-    let (endpoint, shutdown) = (Arc::clone(endpoint), tasks.shutting_down());
+fn take(stream: TcpStream, peer: SocketAddr, endpoint: &Arc<Endpoint>, gate: &Gate, tasks: &Tasks) -> Result<(), Limit> {
+    let slot = gate.caps.admit(peer.ip())?;
+    let (endpoint, sources, shutdown) = (Arc::clone(endpoint), Arc::clone(&gate.sources), tasks.shutting_down());
     tasks.spawn(async move {
-        connection::serve(stream, peer, endpoint, shutdown).await;
+        if sources.admits(peer).await {
+            connection::serve(stream, peer.ip(), endpoint, shutdown).await;
+        } else {
+            endpoint.record.foreign();
+        }
         drop(slot);
     });
     Ok(())

@@ -25,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::base::tasks::Tasks;
 use crate::broker::Broker;
+use crate::front::accept::Gate;
 use crate::front::caps::Caps;
 use crate::front::endpoint::{Endpoint, Source};
 use crate::front::listener::{Listener, Listeners, Place};
@@ -32,6 +33,7 @@ use crate::front::nonce::Nonces;
 use crate::front::record::Record;
 use crate::front::reply::Replies;
 use crate::front::request::Hosts;
+use crate::node::source::{self, SourceCheck};
 use crate::observe::Context;
 
 /// Where to serve, and to how many.
@@ -44,6 +46,8 @@ pub struct Config {
     /// Take connections from this very network namespace only. An address on the loopback link is otherwise within reach of every
     /// neighbour that sends its packets here, since Linux answers for all of its addresses on every link.
     pub only_local: bool,
+    /// What is done about connections from outside this node.
+    pub source_check: source::Mode,
     /// Open connections in all. Each takes a file descriptor.
     pub max_connections: usize,
     /// Open connections from one source address.
@@ -71,7 +75,7 @@ pub enum FrontError {
 pub struct Front {
     hosts: Vec<IpAddr>,
     context: Context,
-    caps: Arc<Caps>,
+    gate: Gate,
     nonces: Arc<Nonces>,
     bound: Vec<Listener>,
 }
@@ -99,8 +103,9 @@ impl Front {
         let bound = config.hosts.iter().map(bind).collect::<Result<_, _>>()?;
         let gauge = context.metrics.front.connections.clone();
         let caps = Caps::new(config.max_connections, config.max_connections_per_source, gauge);
+        let gate = Gate { caps, sources: Arc::new(SourceCheck::new(config.source_check, &context)) };
         let nonces = Arc::new(Nonces::new(context.clock.clone()));
-        Ok(Self { hosts: config.hosts, context, caps, nonces, bound })
+        Ok(Self { hosts: config.hosts, context, gate, nonces, bound })
     }
 
     /// The listeners' states, now and later.
@@ -113,6 +118,12 @@ impl Front {
     #[must_use]
     pub fn nonces(&self) -> Arc<Nonces> {
         Arc::clone(&self.nonces)
+    }
+
+    /// What is done about connections from outside this node.
+    #[must_use]
+    pub fn source_check(&self) -> source::Mode {
+        self.gate.sources.mode()
     }
 
     /// Serves until [`Tasks::shutdown`].
@@ -132,7 +143,7 @@ impl Front {
     fn serve_from(self, source: Source) {
         let (service, tasks) = (self.service(source), self.context.tasks);
         for listener in self.bound {
-            tasks.spawn_critical("credentials listener", run(listener, service.clone(), Arc::clone(&self.caps), tasks.clone()));
+            tasks.spawn_critical("credentials listener", run(listener, service.clone(), self.gate.clone(), tasks.clone()));
         }
     }
 
@@ -144,13 +155,13 @@ impl Front {
     }
 }
 
-async fn run(mut listener: Listener, service: Service, caps: Arc<Caps>, tasks: Tasks) {
+async fn run(mut listener: Listener, service: Service, gate: Gate, tasks: Tasks) {
     let socket = tokio::select! {
         socket = listener.socket(&service.record.clock) => socket,
         () = tasks.shutting_down() => return,
     };
     match socket {
-        Some(socket) => accept::run(socket, service.endpoint(listener.port()), caps, tasks).await,
+        Some(socket) => accept::run(socket, service.endpoint(listener.port()), gate, tasks).await,
         None => tasks.shutting_down().await,
     }
     listener.closed();
@@ -180,7 +191,8 @@ mod tests {
 
     fn config(hosts: &[&str], port: u16) -> Config {
         let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
-        Config { hosts, port, only_local: false, max_connections: 4, max_connections_per_source: 2 }
+        let source_check = source::Mode::Enforce;
+        Config { hosts, port, only_local: false, source_check, max_connections: 4, max_connections_per_source: 2 }
     }
 
     /// One whole exchange on a connection of its own.

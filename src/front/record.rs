@@ -47,6 +47,11 @@ impl Record {
         self.count(Reason::ConnCap, Duration::ZERO);
     }
 
+    /// A connection from outside this node was closed. There is no audit line, as for a cap: nothing is known of its caller.
+    pub(super) fn foreign(&self) {
+        self.count(Reason::SourceForeign, Duration::ZERO);
+    }
+
     /// The audit line of a refusal that the front itself decided; the broker writes its own.
     pub(super) fn audit(&self, refusal: &Refusal) {
         self.audit.refused(Who::Nobody, refusal, self.clock.now());

@@ -171,7 +171,8 @@ fn kind(reason: Reason) -> Kind {
         Reason::HeadTooLarge | Reason::TokenTooLarge => Kind::TooLarge,
         Reason::Path => Kind::NotFound,
         Reason::Method => Kind::MethodNotAllowed,
-        Reason::Host
+        Reason::SourceForeign
+        | Reason::Host
         | Reason::Proxied
         | Reason::Browser
         | Reason::WrongNode

@@ -83,6 +83,14 @@ pub enum EvictionCause {
     Unused,
 }
 
+/// What was observed of a connection's or a token's source and let pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Finding {
+    /// The connection came from outside this node.
+    Foreign,
+}
+
 /// A limit that sheds load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]

@@ -18,7 +18,7 @@ use prometheus_client::registry::{Metric, Registry};
 use crate::domain::refusal::Reason;
 use crate::observe::process::ProcessCollector;
 
-pub use crate::observe::labels::{CallResult, EvictionCause, Limit, Operation, Outcome};
+pub use crate::observe::labels::{CallResult, EvictionCause, Finding, Limit, Operation, Outcome};
 
 /// One label: name and value.
 pub type Label = [(&'static str, &'static str); 1];
@@ -91,12 +91,13 @@ pub struct CacheMetrics {
     pub denials_unconfirmed: Counter,
 }
 
-/// `credlet_connections*`, `credlet_sheds_total`, `credlet_listener_up`.
+/// `credlet_connections*`, `credlet_source_observed_total`, `credlet_sheds_total`, `credlet_listener_up`.
 #[derive(Debug)]
 pub struct FrontMetrics {
     /// Open connections.
     pub connections: Gauge,
     connections_refused: Family<Label, Counter>,
+    source_observed: Family<Label, Counter>,
     sheds: Family<Label, Counter>,
     listener_up: Family<Label, Gauge>,
     listeners: Mutex<BTreeMap<IpAddr, bool>>,
@@ -292,6 +293,7 @@ impl FrontMetrics {
         Self {
             connections: registered(registry, "connections", "Open connections to the credentials endpoint"),
             connections_refused: registered(registry, "connections_refused", "Connections closed at once, by limit"),
+            source_observed: registered(registry, "source_observed", "Findings about sources that were let pass, by finding"),
             sheds: registered(registry, "sheds", "Requests shed, by limit"),
             listener_up: registered(registry, "listener_up", "1 while the credentials endpoint listens, by address family"),
             listeners: Mutex::default(),
@@ -301,6 +303,11 @@ impl FrontMetrics {
     /// Counts a connection closed by a limit.
     pub fn connection_refused(&self, limit: Limit) {
         self.connections_refused.get_or_create(&[("limit", limit.into())]).inc();
+    }
+
+    /// Counts something about a source that was let pass.
+    pub fn source_observed(&self, finding: Finding) {
+        self.source_observed.get_or_create(&[("finding", finding.into())]).inc();
     }
 
     /// Counts a request shed by a limit.

@@ -62,7 +62,8 @@ pub(crate) async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> anyho
     Ok(socket.connect(address).await?)
 }
 
-async fn get_over(stream: TcpStream, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
+/// The same over a connection that is there.
+pub(crate) async fn get_over(stream: TcpStream, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
     let host = stream.peer_addr()?.to_string();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let names_host = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));

@@ -14,3 +14,5 @@ mod laptop;
 mod listeners;
 #[cfg(test)]
 mod node;
+#[cfg(test)]
+mod source;

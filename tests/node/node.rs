@@ -12,31 +12,31 @@ use credlet::domain::policy::POD_IDENTITY_AUDIENCE;
 use credlet::sim::cloud::{Cloud, Config};
 use credlet::sim::keys::Algorithm;
 use credlet::sim::pod::PodSpec;
-use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
 
 use crate::harness::agent::Agent;
 use crate::harness::http::{Answer, get};
+use crate::harness::network::Network;
 use crate::harness::setup::{REGION, Setup};
 
 /// A node and its cloud.
 pub(crate) struct Node {
     pub(crate) cloud: Cloud,
+    pub(crate) network: Network,
     folder: TempDir,
 }
 
 /// Runs `test` on a node of its own.
 pub(crate) fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F + Send + 'static) {
     let thread = std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace, which needs root");
-        run("ip", &["link", "set", "lo", "up"]);
-        run("ip", &["address", "add", "169.254.170.23/32", "dev", "lo"]);
-        run("ip", &["address", "add", "fd00:ec2::23/128", "dev", "lo", "nodad"]);
+        let network = Network::start().unwrap();
+        network.node.enter().unwrap();
+        network.node.ip("address add 169.254.170.23/32 dev lo\naddress add fd00:ec2::23/128 dev lo nodad").unwrap();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let config = Config { region: REGION.to_owned(), algorithm: Algorithm::Es256, ..Config::default() };
-            test(Node { cloud: Cloud::start(config).await.unwrap(), folder: tempfile::tempdir().unwrap() }).await;
+            test(Node { cloud: Cloud::start(config).await.unwrap(), network, folder: tempfile::tempdir().unwrap() }).await;
         });
     });
     thread.join().unwrap_or_else(|panic| resume_unwind(panic));

@@ -103,7 +103,7 @@ fn config(flags: &DevFlags, folder: &Folder, issuer: &str, more: &[&str], variab
     let hosts: Vec<String> = flags.bind_hosts.iter().map(ToString::to_string).collect();
     let (hosts, port, run_dir) = (hosts.join(","), flags.port.to_string(), folder.path().to_string_lossy());
     let own = ["--bind-hosts", &hosts, "--port", &port, "--run-dir", &run_dir, "--issuer", issuer, "--node-name", NODE];
-    let fixed = ["credlet", "--cluster-name", "demo", "--probe-port", "0", "--metrics-port", "0"];
+    let fixed = ["credlet", "--cluster-name", "demo", "--probe-port", "0", "--metrics-port", "0", "--source-check", "off"];
     let server = Server::from_arg_matches(&command().try_get_matches_from([&fixed[..], &own, more].concat())?)?;
     let mut config = Config::of_server(&server.flags, variable)?;
     config.front.only_local = true;
