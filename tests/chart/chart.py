@@ -67,6 +67,17 @@ def pod_spec(daemonset: dict) -> dict:
     return daemonset["spec"]["template"]["spec"]
 
 
+def named(name: str) -> list[dict]:
+    return rendered(VALUES / f"{name}.yaml")
+
+
+def every_daemonset():
+    """Each DaemonSet of each value set: a name for people, the kind of its nodes, the object."""
+    for values in value_sets():
+        for component, daemonset in daemonsets(rendered(values)).items():
+            yield f"{values.stem} {component}", component, daemonset
+
+
 def containers(spec: dict) -> dict[str, dict]:
     """All containers of a pod by name, init containers too."""
     return {each["name"]: each for each in spec.get("initContainers", []) + spec["containers"]}
