@@ -33,19 +33,27 @@ pub(super) struct StatusFlags {
     /// Print nothing but what is pending, and exit 0 if this agent serves, 1 if it does not
     #[arg(long)]
     ready: bool,
+    /// Print nothing but what has ended, and exit 0 if this agent can make progress, 1 if it can't
+    #[arg(long, conflicts_with_all = ["json", "ready"])]
+    healthy: bool,
     /// The run directory of the agent to ask
     #[arg(long, env = "CREDLET_RUN_DIR", value_name = "DIR", default_value = "/run/credlet")]
     run_dir: PathBuf,
 }
 
 pub(super) fn main(flags: &StatusFlags) -> anyhow::Result<ExitCode> {
-    let path = if flags.ready { "/readyz" } else { "/status" };
+    let path = match flags {
+        StatusFlags { ready: true, .. } => "/readyz",
+        StatusFlags { healthy: true, .. } => "/healthz",
+        _ => "/status",
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (status, body) = runtime.block_on(ask(&flags.run_dir, path))?;
     let document: Value = serde_json::from_slice(&body)?;
     let text = match flags {
         StatusFlags { json: true, .. } => format!("{document:#}\n"),
         StatusFlags { ready: true, .. } => pending(&document),
+        StatusFlags { healthy: true, .. } => ended(&document),
         _ => table(&document),
     };
     std::io::stdout().write_all(text.as_bytes())?;
@@ -54,6 +62,10 @@ pub(super) fn main(flags: &StatusFlags) -> anyhow::Result<ExitCode> {
 
 fn pending(document: &Value) -> String {
     members(&document["pending"]).map(|(part, reason)| format!("{part}: {}\n", text(reason))).collect()
+}
+
+fn ended(document: &Value) -> String {
+    document["ended"].as_array().into_iter().flatten().map(|task| format!("{}\n", text(task))).collect()
 }
 
 /// The document for a terminal: what ails the agent first, then its parts, then its entries.

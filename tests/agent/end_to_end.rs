@@ -90,8 +90,10 @@ async fn status_tells_names_and_times_to_operators() {
     let json: Value = serde_json::from_slice(&run(&["--json"]).await.stdout).unwrap();
     assert_eq!((&json["ready"], &json["entries"][0]["pod_name"]), (&true.into(), &"app-0".into()));
     assert_eq!(json["node_credentials"]["source"], "EnvVars");
-    let ready = run(&["--ready"]).await;
-    assert!(ready.status.success() && ready.stdout.is_empty(), "{ready:?}");
+    for probe in ["--ready", "--healthy"] {
+        let output = run(&[probe]).await;
+        assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+    }
 }
 
 #[tokio::test]

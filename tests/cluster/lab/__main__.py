@@ -1,7 +1,7 @@
 """A real Kubernetes cluster of one or two nodes in namespaces of this machine: etcd, API server, controllers, scheduler,
 kubelets, containerd, runc and a bridge network, without an engine or an image registry. Root, Debian, Go, Python; 10 s to start.
 
-    python3 tests/cluster/lab build             makes what a cluster needs (10 min) in $CREDLET_CACHE
+    python3 tests/cluster/lab build             makes what a cluster needs (12 min) in $CREDLET_CACHE
     python3 tests/cluster/lab up [--nodes 2]    the same, then a cluster until standard input ends
     python3 tests/cluster/lab kubectl ARGS…     as its admin, from another terminal
     python3 tests/cluster/lab node N ARGS…      a command in the namespaces of node N

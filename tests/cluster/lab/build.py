@@ -1,8 +1,9 @@
-"""Everything that a cluster needs and that this machine may lack: Debian packages, Kubernetes and etcd from their Go modules, the
-first process of a pod, images, and the Python packages that tests use. Ten minutes on two cores, then seconds.
+"""Everything that a cluster needs and that this machine may lack: Debian packages, Kubernetes, etcd and Helm from their Go modules,
+the first process of a pod, images, and the Python packages that tests use. Twelve minutes on two cores, then seconds.
 """
 
 import os
+import re
 import subprocess
 
 import images
@@ -21,6 +22,7 @@ def build() -> None:
     install_packages()
     build_kubernetes()
     build_etcd()
+    build_helm()
     build_pause()
     pack_images()
     install_python_packages()
@@ -40,8 +42,7 @@ def build_kubernetes() -> None:
     version = kubernetes_version()
     major, minor, _ = version.removeprefix("v").split(".")
     variables = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
-    stamps = [f"-X k8s.io/component-base/version.{name}={value}" for name, value in variables.items()]
-    go_build("kube", *stamps)
+    go_build("kube", {f"k8s.io/component-base/version.{name}": value for name, value in variables.items()})
     for program in PROGRAMS:
         link = BINARIES / program
         if not link.is_symlink():
@@ -52,13 +53,27 @@ def build_etcd() -> None:
     go_build("etcd")
 
 
-def go_build(module: str, *link_flags: str) -> None:
-    """A static binary of the Go module in the folder of that name."""
+def build_helm() -> None:
+    """Helm, which takes the version of Kubernetes that `helm template` and `helm lint` reckon with from its build."""
+    required = (HERE / "helm/go.mod").read_text()
+    version = re.search(r"^\s*helm\.sh/helm/v3 (v\S+)", required, re.MULTILINE)[1]
+    minor = re.search(r"^\s*k8s\.io/client-go v0\.(\d+)", required, re.MULTILINE)[1]
+    kubernetes = {
+        f"helm.sh/helm/v3/pkg/{package}.k8sVersion{part}": value
+        for package in ("chartutil", "lint/rules")
+        for part, value in (("Major", "1"), ("Minor", minor))
+    }
+    go_build("helm", {"helm.sh/helm/v3/internal/version.version": version, **kubernetes}, package="helm.sh/helm/v3/cmd/helm")
+
+
+def go_build(module: str, variables: dict[str, str] | None = None, package: str = ".") -> None:
+    """A static binary of a package of the Go module in the folder of that name, with values for variables of its packages."""
     source, target = HERE / module, BINARIES / module
-    flags = ["-trimpath", "-buildvcs=false", "-ldflags", " ".join(["-s", "-w", *link_flags]), "-o", target]
-    inputs = [source / file for file in ("main.go", "go.mod", "go.sum")]
+    stamps = [f"-X {name}={value}" for name, value in (variables or {}).items()]
+    flags = ["-trimpath", "-buildvcs=false", "-ldflags", " ".join(["-s", "-w", *stamps]), "-o", target]
+    inputs = [path for path in (source / file for file in ("main.go", "go.mod", "go.sum")) if path.exists()]
     environment = {**os.environ, "CGO_ENABLED": "0"}
-    once(target, inputs, lambda: run("go", "build", *flags, ".", cwd=source, env=environment))
+    once(target, inputs, lambda: run("go", "build", *flags, package, cwd=source, env=environment))
 
 
 def build_pause() -> None:
