@@ -2,4 +2,5 @@
 
 pub mod hardening;
 pub mod link;
+mod netlink;
 pub mod source;

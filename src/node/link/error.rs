@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use nix::errno::Errno;
 
 use crate::node::link::NAME;
+use crate::node::netlink::errno;
 
 /// Why the link can't be seen, made or kept.
 #[derive(Debug, thiserror::Error)]
@@ -59,18 +60,5 @@ impl LinkError {
             Self::Kernel { source, .. } => source.raw_os_error().map(Errno::from_raw),
             Self::NoRight | Self::UnknownKind(_) | Self::Foreign { .. } | Self::NoIpv6 | Self::RouteTaken(_) => None,
         }
-    }
-}
-
-fn errno(error: &rtnetlink::Error) -> Option<Errno> {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => Some(Errno::from_raw(message.raw_code().saturating_abs())),
-        rtnetlink::Error::UnexpectedMessage(_)
-        | rtnetlink::Error::RequestFailed
-        | rtnetlink::Error::NamespaceError(_)
-        | rtnetlink::Error::InvalidHardwareAddress(_)
-        | rtnetlink::Error::InvalidIp(_)
-        | rtnetlink::Error::InvalidAddress(..)
-        | rtnetlink::Error::InvalidNla(_) => None,
     }
 }

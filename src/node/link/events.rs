@@ -13,7 +13,7 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::{MulticastGroup, new_multicast_connection};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::node::link::netlink::{View, address, destination};
+use crate::node::link::view::{View, address, destination};
 use crate::node::link::{LinkError, NAME};
 
 const GROUPS: [MulticastGroup; 5] = [

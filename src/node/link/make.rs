@@ -13,9 +13,10 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use crate::base::bucket::Bucket;
 use crate::base::clock::Clock;
 use crate::node::link::events::{Events, Interest};
-use crate::node::link::netlink::Netlink;
 use crate::node::link::state::{Link, LinkState, Piece};
+use crate::node::link::view::open;
 use crate::node::link::{HOSTS, LinkError, NAME, host_prefix};
+use crate::node::netlink::Netlink;
 
 /// The kind of link that the EKS Pod Identity Agent makes.
 const DUMMY: &str = "dummy";
@@ -43,7 +44,7 @@ pub enum Step {
 /// # Errors
 /// When IPv4 can't be had; what was told as made stays.
 pub async fn make(kind: &str, mut tell: impl FnMut(Step)) -> Result<(), LinkError> {
-    let maker = Maker { netlink: Netlink::open()?, kind };
+    let maker = Maker { netlink: open()?, kind };
     for piece in [Piece::Link, Piece::Up] {
         tell(maker.ensure(piece).await?);
     }
@@ -61,7 +62,7 @@ pub async fn make(kind: &str, mut tell: impl FnMut(Step)) -> Result<(), LinkErro
 /// # Errors
 /// [`LinkError::Foreign`] for a link of that name that is neither of `kind` nor a `dummy`; whatever the kernel refuses.
 pub async fn remove(kind: &str) -> Result<bool, LinkError> {
-    let netlink = Netlink::open()?;
+    let netlink = open()?;
     let Some(link) = netlink.state().await?.link else { return Ok(false) };
     refuse_foreign(&link, kind)?;
     match netlink.handle.link().del(link.index).execute().await.map_err(LinkError::kernel("remove the link")) {
@@ -79,10 +80,10 @@ pub async fn keep(kind: &str, clock: &Clock, mut tell: impl FnMut(Result<Step, L
     let mut attempts = Bucket::new(PER_SECOND, AT_ONCE, clock.now().mono);
     make(kind, |step| tell(Ok(step))).await?;
     loop {
-        let view = Netlink::open()?.view(&HOSTS).await?;
+        let view = open()?.view(&HOSTS).await?;
         let interest = Interest::new(&HOSTS, &view);
         events.next(&interest).await?;
-        while Netlink::open()?.state().await?.missing().next().is_some() {
+        while open()?.state().await?.missing().next().is_some() {
             tokio::time::sleep_until(attempts.next(clock.now().mono)).await;
             attempts.take(clock.now().mono);
             let Err(error) = make(kind, |step| tell(Ok(step))).await else { break };

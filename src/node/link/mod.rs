@@ -7,9 +7,9 @@
 mod error;
 mod events;
 mod make;
-mod netlink;
 pub mod presence;
 pub mod state;
+mod view;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::base::readiness::Part;
 use crate::node::link::events::{Events, Interest};
-use crate::node::link::netlink::{Netlink, View};
 use crate::node::link::state::Link;
+use crate::node::link::view::{View, open};
 use crate::node::link::{HOSTS, LinkError, NAME};
 
 /// Between attempts to ask a kernel that did not answer.
@@ -95,7 +95,7 @@ fn absent(host: IpAddr, has_link: bool) -> String {
 /// # Errors
 /// When the kernel does not tell. Call it inside a runtime.
 pub async fn look(hosts: &[IpAddr]) -> Result<Vec<Presence>, LinkError> {
-    let view = Netlink::open()?.view(hosts).await?;
+    let view = open()?.view(hosts).await?;
     Ok(hosts.iter().map(|host| Presence::of(*host, &view)).collect())
 }
 
@@ -117,7 +117,7 @@ pub async fn follow(hosts: &[IpAddr], part: &Part, mut seen: impl FnMut(Vec<Pres
 async fn tell(hosts: &[IpAddr], part: &Part, seen: &mut impl FnMut(Vec<Presence>)) -> Result<Infallible, LinkError> {
     let mut events = Events::subscribe()?;
     loop {
-        let view = Netlink::open()?.view(hosts).await?;
+        let view = open()?.view(hosts).await?;
         part.ready();
         seen(hosts.iter().map(|host| Presence::of(*host, &view)).collect());
         events.next(&Interest::new(hosts, &view)).await?;
@@ -127,7 +127,7 @@ async fn tell(hosts: &[IpAddr], part: &Part, seen: &mut impl FnMut(Vec<Presence>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::link::netlink::Address;
+    use crate::node::link::view::Address;
 
     fn link(index: u32, name: &str, up: bool) -> Link {
         Link { index, name: name.into(), kind: None, up }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::node::link::netlink::{Netlink, View};
+use crate::node::link::view::{View, open};
 use crate::node::link::{HOSTS, LinkError, NAME, host_prefix};
 
 /// A link, as far as it matters here.
@@ -48,7 +48,7 @@ pub struct LinkState {
 /// # Errors
 /// [`LinkError::Kernel`] when netlink can't be used here. Call it inside a runtime.
 pub async fn inspect() -> Result<LinkState, LinkError> {
-    Netlink::open()?.state().await
+    open()?.state().await
 }
 
 impl Piece {
@@ -99,7 +99,7 @@ impl From<View> for LinkState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::link::netlink::Address;
+    use crate::node::link::view::Address;
 
     #[test]
     fn what_is_missing_is_told_in_the_order_of_making() {

@@ -1,7 +1,7 @@
 //! The route to a peer and what its link is, asked of the kernel over rtnetlink (rtnetlink(7)), which takes no right.
 //!
-//! Each look-up has a socket of its own: nothing is left behind by one that failed, and none is open while nobody asks. Linux
-//! before 4.20 does not filter what it lists, so lists are filtered here too.
+//! Each look-up has a socket of its own: nothing is left behind by one that failed, and none is open while nobody asks. Older
+//! kernels list more than was asked for, so lists are filtered here too.
 
 use std::future::ready;
 use std::io;
@@ -9,13 +9,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::pin;
 
 use futures_util::TryStreamExt;
-use nix::errno::Errno;
+use rtnetlink::Error;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType, RouteVia};
-use rtnetlink::{Error, Handle, new_connection, new_connection_with_strict_check};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType, RouteVia};
 use tokio::time::Instant;
 
+use crate::node::netlink::{Netlink, errno, has_no_routes, ip};
 use crate::node::source::Peer;
 use crate::node::source::memory::Memory;
 use crate::node::source::route::{Gateway, Kind, Link, Prefix, Route, Way, bits};
@@ -45,16 +45,11 @@ pub(super) enum LookupError {
 /// The route by which the kernel would answer `peer`. What is known of `links` at `now` is not asked for again: a bridge has a
 /// port for each pod.
 pub(super) async fn route_to(peer: Peer, links: &Links, now: Instant) -> Result<Route, LookupError> {
-    let (connection, handle, _) = new_connection_with_strict_check().or_else(|_| new_connection())?;
-    let kernel = Kernel { handle, links, now };
-    tokio::select! {
-        route = kernel.route_to(peer) => route,
-        () = connection => Err(LookupError::Lacks("its end")),
-    }
+    Kernel { netlink: Netlink::open()?, links, now }.route_to(peer).await
 }
 
 struct Kernel<'m> {
-    handle: Handle,
+    netlink: Netlink,
     links: &'m Links,
     now: Instant,
 }
@@ -87,7 +82,7 @@ impl Kernel<'_> {
         if link != 0 {
             question.attributes.push(RouteAttribute::Oif(link));
         }
-        let answer = pin!(self.handle.route().get(question).execute()).try_next().await?;
+        let answer = pin!(self.netlink.handle.route().get(question).execute()).try_next().await?;
         answer.ok_or(LookupError::Lacks("a route"))
     }
 
@@ -100,7 +95,7 @@ impl Kernel<'_> {
 
     async fn link(&self, index: u32) -> Result<Link, LookupError> {
         let question =
-            self.handle.link().get().match_index(index).set_filter_mask(AddressFamily::Unspec, WITHOUT_COUNTERS.into());
+            self.netlink.handle.link().get().match_index(index).set_filter_mask(AddressFamily::Unspec, WITHOUT_COUNTERS.into());
         let link = pin!(question.execute()).try_next().await?.ok_or(LookupError::Lacks("a link"))?;
         let kind = if is_of(&link, &[InfoKind::Bridge]) {
             Kind::Bridge { of_pairs: self.has_pairs_only(index).await? }
@@ -116,7 +111,7 @@ impl Kernel<'_> {
 
     /// Whether all ports of this bridge are pairs to other network namespaces.
     async fn has_pairs_only(&self, bridge: u32) -> Result<bool, LookupError> {
-        let mut question = self.handle.link().get().set_filter_mask(AddressFamily::Unspec, WITHOUT_COUNTERS.into());
+        let mut question = self.netlink.handle.link().get().set_filter_mask(AddressFamily::Unspec, WITHOUT_COUNTERS.into());
         question.message_mut().attributes.push(LinkAttribute::Controller(bridge));
         let ports = question.execute().try_filter(|link| ready(link.attributes.contains(&LinkAttribute::Controller(bridge))));
         Ok(ports.try_all(|port| ready(is_of(&port, &PAIRS) && !is_both_ends_here(&port))).await?)
@@ -129,21 +124,15 @@ impl Kernel<'_> {
             question.header.address_family = family;
             question.header.table = RouteHeader::RT_TABLE_MAIN;
             question.attributes.push(RouteAttribute::Oif(link));
-            let routes = self.handle.route().get(question).execute();
+            let routes = self.netlink.handle.route().get(question).execute();
             match routes.try_any(|route| ready(is_default(&route) && leads_over(&route, link))).await {
-                Err(error) if is_without_table(&error) => (),
+                Err(error) if has_no_routes(errno(&error)) => (),
                 Ok(false) => (),
                 found => return Ok(found?),
             }
         }
         Ok(false)
     }
-}
-
-/// A table that holds nothing yet, or a family that the kernel does without.
-fn is_without_table(error: &Error) -> bool {
-    let Error::NetlinkError(error) = error else { return false };
-    matches!(Errno::from_raw(error.raw_code().saturating_neg()), Errno::ENOENT | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP)
 }
 
 fn find<T>(route: &RouteMessage, what: impl Fn(&RouteAttribute) -> Option<T>) -> Option<T> {
@@ -173,14 +162,6 @@ fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
 fn out_link(attribute: &RouteAttribute) -> Option<u32> {
     let RouteAttribute::Oif(link) = attribute else { return None };
     Some(*link)
-}
-
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    if let RouteAddress::Inet(address) = address {
-        return Some((*address).into());
-    }
-    let RouteAddress::Inet6(address) = address else { return None };
-    Some((*address).into())
 }
 
 fn is_local(route: &RouteMessage) -> bool {

@@ -1,24 +1,18 @@
-//! Questions to the kernel and orders for it, over one socket of the `NETLINK_ROUTE` family (rtnetlink(7)).
+//! What the kernel tells of the link, and of some addresses wherever they are.
 
 use std::net::IpAddr;
 
 use futures_util::stream::TryStreamExt;
 use nix::errno::Errno;
+use rtnetlink::LinkUnspec;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
-use rtnetlink::{Handle, LinkUnspec, new_connection, new_connection_with_strict_check};
-use tokio_util::task::AbortOnDropHandle;
+use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
 
 use crate::node::link::state::{Link, LinkState};
 use crate::node::link::{HOSTS, LinkError, NAME, host_prefix};
-
-/// A socket, closed when dropped.
-pub(super) struct Netlink {
-    pub(super) handle: Handle,
-    _connection: AbortOnDropHandle<()>,
-}
+use crate::node::netlink::{Netlink, has_no_routes, ip};
 
 /// An address that was asked for, and the link that bears it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,15 +35,13 @@ pub(super) struct View {
     pub(super) routes: Vec<IpAddr>,
 }
 
-impl Netlink {
-    /// Opens a socket. Call it inside a runtime.
-    pub(super) fn open() -> Result<Self, LinkError> {
-        // Checking strictly, which Linux 4.20 and newer can, lets the kernel filter what is dumped; answers are filtered here too.
-        let opened = new_connection_with_strict_check().or_else(|_| new_connection());
-        let (connection, handle, _) = opened.map_err(|source| LinkError::Kernel { asked: "open a netlink socket", source })?;
-        Ok(Self { handle, _connection: AbortOnDropHandle::new(tokio::spawn(connection)) })
-    }
+/// A socket for questions and orders. Call it inside a runtime.
+pub(super) fn open() -> Result<Netlink, LinkError> {
+    Netlink::open().map_err(|source| LinkError::Kernel { asked: "open a netlink socket", source })
+}
 
+/// As far as it concerns the link. Older kernels list more than was asked for, so answers are filtered here.
+impl Netlink {
     /// The link [`NAME`] and what belongs to it.
     pub(super) async fn state(&self) -> Result<LinkState, LinkError> {
         Ok(self.view(&HOSTS).await?.into())
@@ -97,18 +89,13 @@ impl Netlink {
             wanted.attributes.push(RouteAttribute::Oif(index));
             let messages = self.handle.route().get(wanted).execute().try_collect::<Vec<_>>().await;
             match messages.map_err(LinkError::kernel("read this node's routes")) {
-                Err(error) if has_no_routes(&error) => (),
+                Err(error) if has_no_routes(error.errno()) => (),
                 messages => routed.extend(messages?.iter().filter(|route| is_over(route, index)).filter_map(destination)),
             }
         }
         routed.retain(|host| hosts.contains(host));
         Ok(routed)
     }
-}
-
-/// A main table that nobody has written to yet, a family that the kernel has not, or a link that is gone by now.
-fn has_no_routes(error: &LinkError) -> bool {
-    matches!(error.errno(), Some(Errno::ENOENT | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP | Errno::ENODEV))
 }
 
 fn link(message: &LinkMessage) -> Option<Link> {
@@ -142,10 +129,7 @@ pub(super) fn address(message: &AddressMessage) -> Option<Address> {
 pub(super) fn destination(route: &RouteMessage) -> Option<IpAddr> {
     let host = route.attributes.iter().find_map(|attribute| {
         let RouteAttribute::Destination(to) = attribute else { return None };
-        if let RouteAddress::Inet(host) = to {
-            return Some(IpAddr::from(*host));
-        }
-        if let RouteAddress::Inet6(host) = to { Some(IpAddr::from(*host)) } else { None }
+        ip(to)
     })?;
     let header = &route.header;
     let is_host_route = header.table == RouteHeader::RT_TABLE_MAIN && header.destination_prefix_length == host_prefix(host);
