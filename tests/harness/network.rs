@@ -60,6 +60,14 @@ impl Network {
         Ok(Self { node })
     }
 
+    /// Makes the link and the addresses of EKS Pod Identity.
+    pub(crate) fn initialize(&self) -> anyhow::Result<()> {
+        self.node.ip("link add pod-id-link0 type ifb
+             address add 169.254.170.23/32 dev pod-id-link0
+             address add fd00:ec2::23/128 dev pod-id-link0 nodad
+             link set pod-id-link0 up")
+    }
+
     /// A new pod with the addresses `192.0.2.NUMBER` and `2001:db8::NUMBER`, on the node's link `vethNUMBER`. The number in IPv6
     /// is hexadecimal.
     pub(crate) fn pod(&self, number: u8) -> anyhow::Result<Pod> {

@@ -1,6 +1,7 @@
 //! How an agent is started: its flags and variables, and nothing of this machine's environment.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ const LOG: &str = "agent.log";
 pub(crate) struct Setup {
     folder: PathBuf,
     addresses: Addresses,
+    executable: PathBuf,
     flags: BTreeMap<String, String>,
     variables: BTreeMap<String, String>,
     wrapper: Vec<String>,
@@ -56,6 +58,7 @@ impl Setup {
         let setup = Self {
             folder: folder.to_owned(),
             addresses,
+            executable: CREDLET.into(),
             flags: BTreeMap::new(),
             variables: BTreeMap::new(),
             wrapper: Vec::new(),
@@ -107,6 +110,11 @@ impl Setup {
         Self { wrapper: wrapper.iter().map(|word| (*word).to_owned()).collect(), ..self }
     }
 
+    /// From this copy of credlet.
+    pub(crate) fn executable(self, executable: &Path) -> Self {
+        Self { executable: executable.to_owned(), ..self }
+    }
+
     /// What a pod's `AWS_CONTAINER_CREDENTIALS_FULL_URI` will say.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/v1/credentials", self.addresses.credentials)
@@ -136,11 +144,17 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let mut words = self.wrapper.iter().map(String::as_str).chain([CREDLET, "server"]);
-        let mut command = clean(words.next().unwrap_or(CREDLET));
+        let executable = [self.executable.as_os_str(), OsStr::new("server")];
+        let mut words = self.wrapper.iter().map(OsStr::new).chain(executable);
+        let mut command = clean(words.next().unwrap_or_default());
         command.args(words).args(self.flags.iter().map(|(name, value)| format!("--{name}={value}"))).envs(&self.variables);
         command
     }
+}
+
+/// Puts credlet where a user can reach it who can't reach its build.
+pub(crate) fn copy(path: &Path) -> std::io::Result<()> {
+    std::fs::copy(CREDLET, path).map(drop)
 }
 
 /// One of credlet's commands with an empty environment.
@@ -150,7 +164,7 @@ pub(crate) fn credlet(name: &str) -> Command {
     command
 }
 
-fn clean(program: &str) -> Command {
+fn clean(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear().kill_on_drop(true);
     command

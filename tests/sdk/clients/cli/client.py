@@ -1,6 +1,5 @@
-"""The `aws` command, a process a fetch, behind the protocol of all clients here (see ../python/client.py).
-
-The command prints no access key, so `access_key_id` is left out.
+"""The `aws` command behind the protocol of all clients here (see ../python/client.py). A process a call keeps nothing, so `use` is
+`fetch`. It prints no access key, so `access_key_id` is left out.
 """
 
 import json
@@ -16,8 +15,7 @@ def attempt():
     run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if run.returncode != 0:
         return {"ok": False, "error": run.stderr.strip()}
-    identity = json.loads(run.stdout)
-    return {"ok": True, "arn": identity["Arn"], "account": identity["Account"]}
+    return {"ok": True, "arn": json.loads(run.stdout)["Arn"]}
 
 
 for _ in sys.stdin:
