@@ -173,16 +173,12 @@ async fn agent_restarted(mut world: World) -> anyhow::Result<String> {
 
 async fn expired_token(world: &World) -> anyhow::Result<String> {
     world.expire()?;
-    let outcome = refused(world).await?;
-    world.ensure_exchanges(0)?;
-    Ok(outcome)
+    refused(world, 0).await
 }
 
 async fn denied(world: &World) -> anyhow::Result<String> {
     world.dissociate();
-    let outcome = refused(world).await?;
-    world.ensure_exchanges(1)?;
-    Ok(outcome)
+    refused(world, 1).await
 }
 
 async fn proxy(world: &World) -> anyhow::Result<String> {
@@ -208,9 +204,10 @@ async fn proxy_excepted(world: &World) -> anyhow::Result<String> {
     Ok("past it".to_owned())
 }
 
-/// How much of the agent's refusal the application sees.
-async fn refused(world: &World) -> anyhow::Result<String> {
+/// How much of the agent's refusal the application sees, all tries of which may make so many calls to EKS Auth.
+async fn refused(world: &World, exchanges: usize) -> anyhow::Result<String> {
     let Fetched::Err(error) = world.client()?.fetch().await? else { bail!("credentials") };
+    world.ensure_exchanges(exchanges)?;
     let answer = world.agent.ask(&world.token()?).await?;
     let refusal: Refusal = serde_json::from_str(&answer.body).context("no refusal")?;
     Ok(refusal.seen_in(answer.status, &error).to_owned())
