@@ -133,29 +133,20 @@ async fn status_of(address: SocketAddr, path: &str) -> Result<StatusCode, Unreac
 
 #[cfg(test)]
 mod tests {
-    use parking_lot::Mutex;
-    use tokio::net::TcpListener;
-
     use super::*;
     use crate::base::clock::Clock;
-    use crate::front::listener::ListenerStatus;
+    use crate::front::{Config, Front};
+    use crate::observe::Context;
 
     #[tokio::test(start_paused = true)]
     async fn addresses_that_hang_cost_the_time_of_one() {
-        let mut silent = Vec::new();
-        for _ in 0..3 {
-            silent.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
-        }
-        let state = |listener: &TcpListener| {
-            let address = listener.local_addr().unwrap();
-            Arc::new(Mutex::new(ListenerStatus { address, listening: true, detail: String::new() }))
-        };
-        let probes = Probes {
-            readiness: Readiness::default(),
-            tasks: Tasks::default(),
-            listeners: silent.iter().map(state).collect(),
-            nonces: Arc::new(Nonces::new(Clock::System)),
-        };
+        let hosts = ["127.0.0.1", "127.0.0.2", "127.0.0.3"].map(|host| host.parse().unwrap()).into();
+        let config = Config { hosts, port: 0, only_local: false, max_connections: 4, max_connections_per_source: 4 };
+        let context = Context::new(Clock::System);
+        // Bound, and nobody accepts.
+        let front = Front::bind(config, context.clone()).unwrap();
+        let (listeners, nonces) = (front.listeners(), front.nonces());
+        let probes = Probes { readiness: context.readiness, tasks: context.tasks, listeners, nonces };
         let start = Clock::System.now().mono;
         let ready = probes.ready().await;
         assert!(!ready.ready && ready.pending.len() == 3, "{ready:?}");

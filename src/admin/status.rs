@@ -24,7 +24,7 @@ use crate::broker::Broker;
 use crate::cache::status::EntryStatus;
 use crate::domain::credential::rfc3339;
 use crate::egress::aws::Aws;
-use crate::front::listener::ListenerStatus;
+use crate::front::sign::ListenerStatus;
 use crate::grants;
 use crate::limits::upstream::UpstreamBudget;
 use crate::token::KeyringStatus;

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "dev")]
 mod dev;
+mod initialize;
 mod policy;
 mod server;
 mod status;
@@ -28,6 +29,9 @@ enum Command {
     /// Serve credentials on this node
     #[command(alias = "serve")]
     Server(Box<ServerFlags>),
+    /// Make this node's link with the addresses to serve on
+    #[command(alias = "init")]
+    Initialize(initialize::InitializeFlags),
     /// The same agent on loopback with a simulated cluster and AWS
     #[cfg(feature = "dev")]
     Dev(dev::DevFlags),
@@ -52,6 +56,7 @@ pub fn main() -> ExitCode {
     };
     let done = match command {
         Command::Server(flags) => return server::main(&flags),
+        Command::Initialize(flags) => initialize::main(&flags),
         #[cfg(feature = "dev")]
         Command::Dev(flags) => dev::main(&flags),
         Command::Policy(flags) => policy::main(&flags),

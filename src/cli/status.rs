@@ -72,7 +72,7 @@ fn table(document: &Value) -> String {
             let _ = writeln!(out, "  {heading}: {part}: {}", text(reason));
         }
     }
-    section(&mut out, "listeners", &document["listeners"], &["address", "listening", "detail"]);
+    section(&mut out, "listeners", &document["listeners"], &["address", "listening", "link", "route", "detail"]);
     let verification = &document["verification"];
     let _ = writeln!(out, "\ntokens are verified: {}", cell(verification, "verification"));
     section(&mut out, "issuers", &verification["issuers"], &["issuer", "keys", "age_seconds", "error"]);

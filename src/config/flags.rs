@@ -1,4 +1,4 @@
-//! The flags of `credlet server`, as text. Each has an environment variable `CREDLET_<FLAG>`; a flag wins over its variable.
+//! The flags of `credlet server`, as text, and those that it shares. Each has an environment variable `CREDLET_<FLAG>`; a flag wins over its variable.
 
 use clap::Args;
 
@@ -105,6 +105,14 @@ pub struct ServerFlags {
     #[arg(long, env = "CREDLET_RUN_DIR", value_name = "DIR", default_value = "/run/credlet")]
     pub run_dir: String,
 
+    /// How to log
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+/// How a command logs that goes on until it is told to stop.
+#[derive(Debug, Clone, Args)]
+pub struct LogFlags {
     /// Least level that is logged: error, warn, info, debug, trace
     #[arg(short, long, env = "CREDLET_VERBOSITY", value_name = "LEVEL", default_value = "info")]
     pub verbosity: String,

@@ -18,7 +18,7 @@ use url::Url;
 use crate::admin;
 use crate::cache;
 use crate::config::checks::{Checks, switch};
-use crate::config::flags::ServerFlags;
+use crate::config::flags::{LogFlags, ServerFlags};
 use crate::domain::policy::POD_IDENTITY_AUDIENCE;
 use crate::egress::aws::Source;
 use crate::egress::https::Https;
@@ -97,6 +97,17 @@ impl Config {
     }
 }
 
+impl LogFlags {
+    /// Checks them by themselves, for commands that take no others.
+    ///
+    /// # Errors
+    /// Every fault, each naming its flag.
+    pub fn check(&self) -> Result<logging::Config, Faults> {
+        let mut checks = Checks::default();
+        logging(&mut checks, self).ok_or(Faults(checks.faults))
+    }
+}
+
 fn addresses(front: &front::Config) -> Vec<SocketAddr> {
     front.hosts.iter().map(|host| SocketAddr::new(*host, front.port)).collect()
 }
@@ -112,7 +123,7 @@ fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opt
     let exchange = exchange::Config { cluster_name, endpoint: checks.endpoint(flags.endpoint.as_deref()) };
     let pod_rate = checks.rate("pod-rate", &flags.pod_rate);
     let service_rate = checks.rate("max-service-qps", &flags.max_service_qps);
-    let logging = logging(checks, flags);
+    let logging = logging(checks, &flags.log);
     let https = https(checks, variable);
     let node_credentials = node_credentials(checks, flags, variable);
     if let (Some(front), Some(admin)) = (&front, &admin) {
@@ -208,7 +219,7 @@ fn grants(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> gra
     grants::Config { cluster_name, policy, service_accounts }
 }
 
-fn logging(checks: &mut Checks, flags: &ServerFlags) -> Option<logging::Config> {
+fn logging(checks: &mut Checks, flags: &LogFlags) -> Option<logging::Config> {
     let (level, format) = (checks.level(&flags.verbosity), checks.format(&flags.log_format));
     Some(logging::Config { level: level?, format: format? })
 }

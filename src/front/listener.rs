@@ -1,33 +1,28 @@
 //! Getting a listening socket, now or as soon as it can be had.
 //!
 //! An operator may install credlet beside the agent that it replaces: a port that is taken is no fault, but something to wait
-//! for. So is an address that another program gives the node. Only a missing right is final.
+//! for. An address that the node does not have yet is bound all the same, so that it is served the moment it comes. Only a
+//! missing right is final.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use parking_lot::Mutex;
-use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
-use crate::base::clock::Clock;
-use crate::base::readiness::Part;
+use crate::front::sign::{Hold, ListenerStatus, Sign};
 use crate::front::{FrontError, holder};
+use crate::node::link::presence::Presence;
 use crate::observe::Context;
-use crate::observe::metrics::Metrics;
 
 /// Connections that the kernel keeps until they are accepted: each CLI run of every pod opens one.
 const BACKLOG: i32 = 4096;
 
 /// From one attempt to bind to the next.
 const RETRY: Duration = Duration::from_millis(50);
-
-/// How long an IPv6 address beside an IPv4 one is waited for. Duplicate address detection takes a second or two.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The link of connections that come from this very network namespace, whatever address they go to.
 const LOOPBACK_LINK: &[u8] = b"lo";
@@ -47,26 +42,12 @@ pub struct Listener {
     socket: Option<TcpListener>,
     required: bool,
     obstacle: Option<Obstacle>,
-    sign: Sign,
+    sign: Arc<Sign>,
 }
 
-/// A listener as `/status` shows it.
-#[derive(Debug, Clone, Serialize)]
-pub struct ListenerStatus {
-    /// The address: as bound, else as asked for.
-    pub address: SocketAddr,
-    /// Whether connections are taken on it.
-    pub listening: bool,
-    /// If not, why.
-    pub detail: String,
-}
-
-/// The states of all listeners.
+/// What is known of all listeners.
 #[derive(Debug, Clone)]
-pub struct Listeners(Vec<State>);
-
-/// The state of one listener.
-pub type State = Arc<Mutex<ListenerStatus>>;
+pub struct Listeners(Vec<Arc<Sign>>);
 
 /// Why an address can't be bound at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,12 +58,11 @@ enum Obstacle {
     Other,
 }
 
-/// Tells status, readiness and metrics alike.
-#[derive(Debug)]
-struct Sign {
-    state: State,
-    part: Part,
-    metrics: Arc<Metrics>,
+impl Place {
+    /// Whether the address may come and go. Loopback stays, and who is only local asks for what is there.
+    fn is_watched(self) -> bool {
+        !self.only_local && !self.address.ip().to_canonical().is_loopback()
+    }
 }
 
 impl Listener {
@@ -92,7 +72,8 @@ impl Listener {
     /// When the kernel's answer will not change.
     pub(super) fn bind(place: Place, required: bool, context: &Context) -> Result<Self, FrontError> {
         let address = place.address;
-        let sign = Sign::new(address, context);
+        let presence = if place.is_watched() { Presence::Unseen } else { Presence::Assumed };
+        let sign = Arc::new(Sign::new(address, presence, required, context));
         let mut listener = Self { place, socket: None, required, obstacle: None, sign };
         match open(place) {
             Ok(socket) => listener.opened(socket).map_err(|source| FrontError::Bind { address, source })?,
@@ -106,8 +87,13 @@ impl Listener {
     }
 
     /// Where its state can be read.
-    pub(super) fn state(&self) -> State {
-        Arc::clone(&self.sign.state)
+    pub(super) fn sign(&self) -> Arc<Sign> {
+        Arc::clone(&self.sign)
+    }
+
+    /// The sign of an address that may come and go.
+    pub(super) fn watched(&self) -> Option<(IpAddr, Arc<Sign>)> {
+        self.place.is_watched().then(|| (self.place.address.ip(), self.sign()))
     }
 
     /// The port that it listens on.
@@ -116,11 +102,9 @@ impl Listener {
     }
 
     /// The socket, as soon as it can be had; `None` once it is clear that the node does without.
-    pub(super) async fn socket(&mut self, clock: &Clock) -> Option<TcpListener> {
-        let begin = clock.now().mono;
+    pub(super) async fn socket(&mut self) -> Option<TcpListener> {
         while self.socket.is_none() {
-            let waited = clock.now().mono.saturating_duration_since(begin);
-            if self.is_dispensable() && waited >= PATIENCE {
+            if !self.required && self.obstacle == Some(Obstacle::Absent) {
                 return None;
             }
             tokio::time::sleep(RETRY).await;
@@ -133,15 +117,14 @@ impl Listener {
 
     /// It listens no more.
     pub(super) fn closed(&self) {
-        self.sign.down("closed");
+        self.sign.unbound(Hold::Idle);
     }
 
     fn opened(&mut self, socket: TcpListener) -> io::Result<()> {
         let address = socket.local_addr()?;
         self.place.address = address;
         self.socket = Some(socket);
-        self.sign.up(address);
-        tracing::info!(%address, "listening");
+        self.sign.bound(address);
         Ok(())
     }
 
@@ -150,26 +133,19 @@ impl Listener {
         if self.obstacle.replace(met) == Some(met) {
             return;
         }
-        let address = self.place.address;
-        let detail = detail(met, address, error);
-        tracing::warn!(%address, "{detail}");
-        self.sign.down(&detail);
-        if self.is_dispensable() {
-            self.sign.part.ready();
-        } else {
-            self.sign.part.pending(detail);
-        }
-    }
-
-    fn is_dispensable(&self) -> bool {
-        !self.required && self.obstacle == Some(Obstacle::Absent)
+        let detail = detail(met, self.place.address, error);
+        self.sign.unbound(if met == Obstacle::Absent { Hold::Impossible(detail) } else { Hold::Blocked(detail) });
     }
 }
 
-fn open(Place { address, only_local }: Place) -> io::Result<TcpListener> {
+fn open(place: Place) -> io::Result<TcpListener> {
+    let Place { address, only_local } = place;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
+    }
+    if place.is_watched() {
+        bind_before_it_comes(&socket, address)?;
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -181,6 +157,14 @@ fn open(Place { address, only_local }: Place) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// ip(7), `IP_FREEBIND`: needs no capability.
+fn bind_before_it_comes(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    match address {
+        SocketAddr::V4(_) => socket.set_freebind_v4(true),
+        SocketAddr::V6(_) => socket.set_freebind_v6(true),
+    }
 }
 
 fn obstacle(error: &io::Error) -> Obstacle {
@@ -203,44 +187,23 @@ fn detail(obstacle: Obstacle, address: SocketAddr, error: &io::Error) -> String 
     }
 }
 
-impl Sign {
-    fn new(address: SocketAddr, context: &Context) -> Self {
-        let status = ListenerStatus { address, listening: false, detail: "not bound yet".into() };
-        let part = context.readiness.part(format!("listener {address}"), "not bound yet");
-        Self { state: Arc::new(Mutex::new(status)), part, metrics: Arc::clone(&context.metrics) }
-    }
-
-    fn up(&self, address: SocketAddr) {
-        *self.state.lock() = ListenerStatus { address, listening: true, detail: String::new() };
-        self.metrics.front.listener_up(address.ip(), true);
-        self.part.ready();
-    }
-
-    fn down(&self, detail: &str) {
-        let mut status = self.state.lock();
-        status.listening = false;
-        detail.clone_into(&mut status.detail);
-        self.metrics.front.listener_up(status.address.ip(), false);
-    }
-}
-
 impl Listeners {
     /// Every listener as it is now.
     #[must_use]
     pub fn statuses(&self) -> Vec<ListenerStatus> {
-        self.0.iter().map(|state| state.lock().clone()).collect()
+        self.0.iter().map(|sign| sign.status()).collect()
     }
 
-    /// The addresses on which connections are taken now.
+    /// The addresses on which connections arrive and are taken now.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.statuses().into_iter().filter(|status| status.listening).map(|status| status.address).collect()
     }
 }
 
-impl FromIterator<State> for Listeners {
-    fn from_iter<I: IntoIterator<Item = State>>(states: I) -> Self {
-        Self(states.into_iter().collect())
+impl<'l> FromIterator<&'l Listener> for Listeners {
+    fn from_iter<I: IntoIterator<Item = &'l Listener>>(listeners: I) -> Self {
+        Self(listeners.into_iter().map(Listener::sign).collect())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The credentials endpoint: `GET /v1/credentials` on the node's link-local addresses.
 //!
-//! From the socket inwards: `listener` gets the sockets, `accept` takes connections within `caps`, `connection` speaks
+//! From the socket inwards: `listener` gets the sockets and `sign` tells of them, `accept` takes connections within `caps`, `connection` speaks
 //! HTTP/1 within `pace`, `endpoint` turns a head into a reply by way of `request`, the broker and `reply`, and `record`
 //! counts it.
 
@@ -16,6 +16,7 @@ mod pace;
 mod record;
 mod reply;
 mod request;
+pub mod sign;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -32,6 +33,7 @@ use crate::front::nonce::Nonces;
 use crate::front::record::Record;
 use crate::front::reply::Replies;
 use crate::front::request::Hosts;
+use crate::node::link::presence::{self, Presence};
 use crate::observe::Context;
 
 /// Where to serve, and to how many.
@@ -106,7 +108,7 @@ impl Front {
     /// The listeners' states, now and later.
     #[must_use]
     pub fn listeners(&self) -> Listeners {
-        self.bound.iter().map(Listener::state).collect()
+        self.bound.iter().collect()
     }
 
     /// The nonces by which this process knows itself.
@@ -130,10 +132,33 @@ impl Front {
     }
 
     fn serve_from(self, source: Source) {
-        let (service, tasks) = (self.service(source), self.context.tasks);
+        let service = self.service(source);
+        self.watch();
+        let tasks = self.context.tasks;
         for listener in self.bound {
             tasks.spawn_critical("credentials listener", run(listener, service.clone(), Arc::clone(&self.caps), tasks.clone()));
         }
+    }
+
+    /// Learns where the addresses are, and that they come and go.
+    fn watch(&self) {
+        let Context { tasks, readiness, metrics, .. } = self.context.clone();
+        let (hosts, signs): (Vec<_>, Vec<_>) = self.bound.iter().filter_map(Listener::watched).unzip();
+        metrics.front.link_up.set(i64::from(hosts.is_empty()));
+        if hosts.is_empty() {
+            return;
+        }
+        let (part, shutdown) = (readiness.advisory("addresses"), tasks.shutting_down());
+        tasks.spawn_critical("addresses", async move {
+            let seen = |presences: Vec<Presence>| {
+                signs.iter().zip(presences).for_each(|(sign, presence)| sign.placed(presence));
+                metrics.front.link_up.set(i64::from(signs.iter().all(|sign| sign.is_in_place())));
+            };
+            tokio::select! {
+                never = presence::follow(&hosts, &part, seen) => match never {},
+                () = shutdown => (),
+            }
+        });
     }
 
     fn service(&self, source: Source) -> Service {
@@ -146,7 +171,7 @@ impl Front {
 
 async fn run(mut listener: Listener, service: Service, caps: Arc<Caps>, tasks: Tasks) {
     let socket = tokio::select! {
-        socket = listener.socket(&service.record.clock) => socket,
+        socket = listener.socket() => socket,
         () = tasks.shutting_down() => return,
     };
     match socket {
@@ -173,6 +198,7 @@ mod tests {
     use super::*;
     use crate::base::clock::Clock;
     use crate::front::endpoint::tests::SCRIPTED;
+    use crate::front::sign::ListenerStatus;
 
     fn context() -> Context {
         Context::new(Clock::System)
@@ -235,17 +261,28 @@ mod tests {
         assert!(fetch(address).await.unwrap().starts_with("HTTP/1.1 200"));
     }
 
-    #[tokio::test(start_paused = true)]
+    /// Waits for the first look at the node's addresses.
+    async fn look(listeners: &Listeners) -> Vec<ListenerStatus> {
+        loop {
+            let statuses = listeners.statuses();
+            if statuses.iter().all(|status| !status.detail.contains("not known yet")) {
+                return statuses;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
     async fn an_ipv6_address_that_the_node_lacks_is_no_fault() {
         let context = context();
         let front = Front::bind(config(&["127.0.0.1", "2001:db8::23"], 0), context.clone()).unwrap();
-        assert!(context.readiness.pending().is_empty());
         let listeners = front.listeners();
         front.serve_from(SCRIPTED);
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        let [ipv4, ipv6] = <[_; 2]>::try_from(listeners.statuses()).unwrap();
+        let [ipv4, ipv6] = <[_; 2]>::try_from(look(&listeners).await).unwrap();
+        assert!(context.readiness.pending().is_empty());
         assert!(ipv4.listening && !ipv6.listening && ipv6.detail.contains("not on this node"), "{ipv6:?}");
-        assert!(context.metrics.encode().unwrap().contains("listener_up{family=\"ipv6\"} 0"));
+        let metrics = context.metrics.encode().unwrap();
+        assert!(metrics.contains("listener_up{family=\"ipv6\"} 0") && metrics.contains("credlet_link_up 1"), "{metrics}");
         assert!(context.tasks.ended().is_empty());
     }
 
@@ -253,9 +290,13 @@ mod tests {
     async fn an_address_that_is_not_there_yet_keeps_the_node_unready() {
         for host in ["192.0.2.23", "2001:db8::23"] {
             let context = context();
-            let front = Front::bind(config(&[host], 80), context.clone()).unwrap();
-            assert!(front.listeners().addresses().is_empty());
-            assert_eq!(context.readiness.pending().len(), 1, "nothing else would serve");
+            let front = Front::bind(config(&[host], 0), context.clone()).unwrap();
+            let listeners = front.listeners();
+            assert!(listeners.addresses().is_empty());
+            front.serve_from(SCRIPTED);
+            assert!(!look(&listeners).await[0].listening, "nothing else would serve");
+            assert_eq!(context.readiness.pending().len(), 1);
+            assert!(context.metrics.encode().unwrap().contains("credlet_link_up 0"));
         }
     }
 

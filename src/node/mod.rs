@@ -1,3 +1,4 @@
-//! What the process asks of the kernel for itself.
+//! What the process asks of the kernel, for itself and for the node.
 
 pub mod hardening;
+pub mod link;

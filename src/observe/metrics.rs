@@ -91,11 +91,13 @@ pub struct CacheMetrics {
     pub denials_unconfirmed: Counter,
 }
 
-/// `credlet_connections*`, `credlet_sheds_total`, `credlet_listener_up`.
+/// `credlet_connections*`, `credlet_sheds_total`, `credlet_listener_up`, `credlet_link_up`.
 #[derive(Debug)]
 pub struct FrontMetrics {
     /// Open connections.
     pub connections: Gauge,
+    /// 1 while each address that is served is where it should be, its link up and its route there.
+    pub link_up: Gauge,
     connections_refused: Family<Label, Counter>,
     sheds: Family<Label, Counter>,
     listener_up: Family<Label, Gauge>,
@@ -291,6 +293,11 @@ impl FrontMetrics {
     fn new(registry: &mut Registry) -> Self {
         Self {
             connections: registered(registry, "connections", "Open connections to the credentials endpoint"),
+            link_up: registered(
+                registry,
+                "link_up",
+                "1 while the addresses that are served are on this node, with link and route",
+            ),
             connections_refused: registered(registry, "connections_refused", "Connections closed at once, by limit"),
             sheds: registered(registry, "sheds", "Requests shed, by limit"),
             listener_up: registered(registry, "listener_up", "1 while the credentials endpoint listens, by address family"),

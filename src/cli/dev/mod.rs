@@ -5,7 +5,7 @@ mod profile;
 mod simulated;
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,12 +21,9 @@ use crate::config::Config;
 use crate::config::flags::ServerFlags;
 use crate::domain::policy::RoleArn;
 use crate::egress::Lookup;
+use crate::node::link::HOSTS;
 use crate::observe::logging::{self, Format};
 use crate::sim::pod::NODE;
-
-/// Of the addresses that are not loopback the SDKs take plain HTTP from these alone.
-const LINK_LOCAL: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23))];
 
 /// What `credlet dev` can be told.
 #[derive(Debug, Args)]
@@ -155,11 +152,12 @@ unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_PROFILE AWS_
     )
 }
 
-/// Elsewhere the credentials would be on the network, and no SDK would take them.
+/// Elsewhere the credentials would be on the network, and no SDK would take them: of the addresses that are not loopback SDKs take
+/// plain HTTP from [`HOSTS`] alone.
 fn host(text: &str) -> Result<IpAddr, String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let address: IpAddr = bare.parse().map_err(|_| format!("{text:?} is not an IP address"))?;
-    let served = address.to_canonical().is_loopback() || LINK_LOCAL.contains(&address);
+    let served = address.to_canonical().is_loopback() || HOSTS.contains(&address);
     served.then_some(address).ok_or_else(|| "SDKs take plain http from loopback, 169.254.170.23 and fd00:ec2::23 only".to_owned())
 }
 

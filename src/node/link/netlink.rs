@@ -1,0 +1,157 @@
+//! Questions to the kernel and orders for it, over one socket of the `NETLINK_ROUTE` family (rtnetlink(7)).
+
+use std::net::IpAddr;
+
+use futures_util::stream::TryStreamExt;
+use nix::errno::Errno;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
+use rtnetlink::{Handle, LinkUnspec, new_connection, new_connection_with_strict_check};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::node::link::state::{Link, LinkState};
+use crate::node::link::{HOSTS, LinkError, NAME, host_prefix};
+
+/// A socket, closed when dropped.
+pub(super) struct Netlink {
+    pub(super) handle: Handle,
+    _connection: AbortOnDropHandle<()>,
+}
+
+/// An address that was asked for, and the link that bears it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) host: IpAddr,
+    pub(super) link: u32,
+    /// False while the kernel looks for duplicates of it, and after it has found one.
+    pub(super) usable: bool,
+}
+
+/// What the kernel tells of some addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct View {
+    /// The link [`NAME`].
+    pub(super) own: Option<Link>,
+    /// Other links that bear any of the addresses.
+    pub(super) others: Vec<Link>,
+    pub(super) addresses: Vec<Address>,
+    /// The addresses that the main table routes over [`NAME`].
+    pub(super) routes: Vec<IpAddr>,
+}
+
+impl Netlink {
+    /// Opens a socket. Call it inside a runtime.
+    pub(super) fn open() -> Result<Self, LinkError> {
+        // Checking strictly, which Linux 4.20 and newer can, lets the kernel filter what is dumped; answers are filtered here too.
+        let opened = new_connection_with_strict_check().or_else(|_| new_connection());
+        let (connection, handle, _) = opened.map_err(|source| LinkError::Kernel { asked: "open a netlink socket", source })?;
+        Ok(Self { handle, _connection: AbortOnDropHandle::new(tokio::spawn(connection)) })
+    }
+
+    /// The link [`NAME`] and what belongs to it.
+    pub(super) async fn state(&self) -> Result<LinkState, LinkError> {
+        Ok(self.view(&HOSTS).await?.into())
+    }
+
+    /// Where `hosts` are.
+    pub(super) async fn view(&self, hosts: &[IpAddr]) -> Result<View, LinkError> {
+        let addresses = self.addresses(hosts).await?;
+        let own = self.link(LinkUnspec::new_with_name(NAME).build()).await?;
+        let mut others = Vec::new();
+        for address in addresses.iter().filter(|address| own.as_ref().is_none_or(|link| link.index != address.link)) {
+            others.extend(self.link(LinkUnspec::new_with_index(address.link).build()).await?);
+        }
+        let routes = match &own {
+            Some(link) => self.routes(link.index, hosts).await?,
+            None => Vec::new(),
+        };
+        Ok(View { own, others, addresses, routes })
+    }
+
+    async fn addresses(&self, hosts: &[IpAddr]) -> Result<Vec<Address>, LinkError> {
+        let messages = self.handle.address().get().execute();
+        let known: Vec<_> = messages.try_collect().await.map_err(LinkError::kernel("read this node's addresses"))?;
+        Ok(known.iter().filter_map(address).filter(|address| hosts.contains(&address.host)).collect())
+    }
+
+    /// The one link that `wanted` names, by index or name.
+    async fn link(&self, wanted: LinkMessage) -> Result<Option<Link>, LinkError> {
+        let mut request = self.handle.link().get().match_index(wanted.header.index);
+        *request.message_mut() = wanted;
+        let found = request.execute().try_next().await.map_err(LinkError::kernel("read a link of this node"));
+        match found {
+            Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(None),
+            found => Ok(found?.as_ref().and_then(link)),
+        }
+    }
+
+    /// Those of `hosts` that the main table routes over the link `index`.
+    async fn routes(&self, index: u32, hosts: &[IpAddr]) -> Result<Vec<IpAddr>, LinkError> {
+        let mut routed = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut wanted = RouteMessage::default();
+            wanted.header.address_family = family;
+            wanted.header.table = RouteHeader::RT_TABLE_MAIN;
+            wanted.attributes.push(RouteAttribute::Oif(index));
+            let messages = self.handle.route().get(wanted).execute().try_collect::<Vec<_>>().await;
+            match messages.map_err(LinkError::kernel("read this node's routes")) {
+                Err(error) if is_without_table(&error) => (),
+                messages => routed.extend(messages?.iter().filter(|route| is_over(route, index)).filter_map(destination)),
+            }
+        }
+        routed.retain(|host| hosts.contains(host));
+        Ok(routed)
+    }
+}
+
+/// A main table that nobody has written to yet, or a family that the kernel has not.
+fn is_without_table(error: &LinkError) -> bool {
+    matches!(error.errno(), Some(Errno::ENOENT | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP))
+}
+
+fn link(message: &LinkMessage) -> Option<Link> {
+    let (mut name, mut kind) = (None, None);
+    for attribute in &message.attributes {
+        if let LinkAttribute::IfName(text) = attribute {
+            name = Some(text.clone());
+        } else if let LinkAttribute::LinkInfo(infos) = attribute {
+            kind = infos.iter().find_map(|info| if let LinkInfo::Kind(kind) = info { Some(kind.to_string()) } else { None });
+        }
+    }
+    Some(Link { index: message.header.index, name: name?, kind, up: message.header.flags.contains(LinkFlags::Up) })
+}
+
+/// The address in a message, whatever its prefix. On point-to-point links `Address` is the peer's, and `Local` never is.
+pub(super) fn address(message: &AddressMessage) -> Option<Address> {
+    let (mut local, mut address) = (None, None);
+    for attribute in &message.attributes {
+        if let AddressAttribute::Local(host) = attribute {
+            local = Some(*host);
+        } else if let AddressAttribute::Address(host) = attribute {
+            address = Some(*host);
+        }
+    }
+    let duplicate = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
+    let usable = !message.header.flags.intersects(duplicate);
+    Some(Address { host: local.or(address)?, link: message.header.index, usable })
+}
+
+/// The one address to which a route of the main table leads; `None` for routes to wider prefixes or in other tables.
+pub(super) fn destination(route: &RouteMessage) -> Option<IpAddr> {
+    let host = route.attributes.iter().find_map(|attribute| {
+        let RouteAttribute::Destination(to) = attribute else { return None };
+        if let RouteAddress::Inet(host) = to {
+            return Some(IpAddr::from(*host));
+        }
+        if let RouteAddress::Inet6(host) = to { Some(IpAddr::from(*host)) } else { None }
+    })?;
+    let header = &route.header;
+    let is_host_route = header.table == RouteHeader::RT_TABLE_MAIN && header.destination_prefix_length == host_prefix(host);
+    is_host_route.then_some(host)
+}
+
+fn is_over(route: &RouteMessage, link: u32) -> bool {
+    route.attributes.contains(&RouteAttribute::Oif(link))
+}

@@ -1,0 +1,158 @@
+//! Whether the addresses that are served are on this node, and what keeps pods from reaching them: told at once when it changes.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::base::readiness::Part;
+use crate::node::link::events::{Events, Interest};
+use crate::node::link::netlink::{Netlink, View};
+use crate::node::link::state::Link;
+use crate::node::link::{HOSTS, LinkError, NAME};
+
+/// Between attempts to ask a kernel that did not answer.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Where an address is, as far as is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presence {
+    /// Nobody has looked yet.
+    Unseen,
+    /// It needs no look (loopback), or none is possible here.
+    Assumed,
+    /// On no link.
+    Absent {
+        /// Whether the link [`NAME`] is there at least.
+        has_link: bool,
+    },
+    /// On this link.
+    On(Bearer),
+}
+
+/// The link that bears an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bearer {
+    /// Its name.
+    pub link: String,
+    /// Whether it is up.
+    pub up: bool,
+    /// Whether the main table routes to the address over it; `None` on any link but [`NAME`], where nobody asks for that.
+    pub route: Option<bool>,
+}
+
+/// What is wrong with the place of an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// It may be there.
+    Unknown(String),
+    /// It is on no link.
+    Absent(String),
+    /// It is on a link that is down.
+    Down(String),
+    /// It is there, but not everybody finds the way.
+    Unrouted(String),
+}
+
+impl Presence {
+    /// What is wrong, for an operator.
+    #[must_use]
+    pub fn trouble(&self, host: IpAddr) -> Option<Trouble> {
+        match self {
+            Self::Assumed | Self::On(Bearer { up: true, route: None | Some(true), .. }) => None,
+            Self::Unseen => Some(Trouble::Unknown(format!("whether {host} is on this node is not known yet"))),
+            Self::Absent { has_link } => Some(Trouble::Absent(absent(host, *has_link))),
+            Self::On(Bearer { up: false, link, .. }) => {
+                Some(Trouble::Down(format!("the link {link}, which bears {host}, is down")))
+            }
+            Self::On(Bearer { route: Some(false), link, .. }) => {
+                Some(Trouble::Unrouted(format!("the main table has no route to {host} over {link}")))
+            }
+        }
+    }
+
+    fn of(host: IpAddr, view: &View) -> Self {
+        let bears = |link: &&Link| view.addresses.iter().any(|at| at.host == host && at.link == link.index && at.usable);
+        match view.own.iter().chain(&view.others).filter(bears).max_by_key(|link| link.up) {
+            None => Self::Absent { has_link: view.own.is_some() },
+            Some(link) => {
+                let route = (link.name == NAME).then(|| view.routes.contains(&host));
+                Self::On(Bearer { link: link.name.clone(), up: link.up, route })
+            }
+        }
+    }
+}
+
+fn absent(host: IpAddr, has_link: bool) -> String {
+    match has_link || !HOSTS.contains(&host) {
+        true => format!("{host} is not on this node"),
+        false => format!("{host} is not on this node, and there is no link {NAME}: `credlet initialize` makes both"),
+    }
+}
+
+/// Tells `seen` where each of `hosts` is, soon and whenever that changes. Where the kernel does not tell, `part` does, and the
+/// addresses are assumed to be there.
+pub async fn follow(hosts: &[IpAddr], part: &Part, mut seen: impl FnMut(Vec<Presence>)) -> Infallible {
+    loop {
+        let error = match tell(hosts, part, &mut seen).await {
+            Err(error) => error,
+            Ok(never) => match never {},
+        };
+        tracing::warn!(%error, "this node's addresses can't be watched; trying again every {} s", PAUSE.as_secs());
+        part.pending(format!("can't be watched: {error}"));
+        seen(vec![Presence::Assumed; hosts.len()]);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn tell(hosts: &[IpAddr], part: &Part, seen: &mut impl FnMut(Vec<Presence>)) -> Result<Infallible, LinkError> {
+    let mut events = Events::subscribe()?;
+    loop {
+        let view = Netlink::open()?.view(hosts).await?;
+        part.ready();
+        seen(hosts.iter().map(|host| Presence::of(*host, &view)).collect());
+        events.next(&Interest::new(hosts, &view)).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::link::netlink::Address;
+
+    fn link(index: u32, name: &str, up: bool) -> Link {
+        Link { index, name: name.into(), kind: None, up }
+    }
+
+    fn at(index: u32, usable: bool) -> Vec<Address> {
+        vec![Address { host: HOSTS[0], link: index, usable }]
+    }
+
+    #[test]
+    fn each_trouble_is_told_from_the_others() {
+        let trouble = |view: &View| Presence::of(HOSTS[0], view).trouble(HOSTS[0]);
+        let whole = View { own: Some(link(7, NAME, true)), addresses: at(7, true), routes: vec![HOSTS[0]], ..View::default() };
+        assert_eq!(trouble(&whole), None);
+        let unrouted = View { routes: Vec::new(), ..whole.clone() };
+        assert!(matches!(trouble(&unrouted), Some(Trouble::Unrouted(text)) if text.contains("169.254.170.23")));
+        let down = View { own: Some(link(7, NAME, false)), ..whole.clone() };
+        assert!(matches!(trouble(&down), Some(Trouble::Down(text)) if text.contains(NAME)));
+        for gone in [View { addresses: Vec::new(), ..whole.clone() }, View { addresses: at(7, false), ..whole }] {
+            assert!(matches!(trouble(&gone), Some(Trouble::Absent(text)) if !text.contains("initialize")));
+        }
+        assert!(matches!(trouble(&View::default()), Some(Trouble::Absent(text)) if text.contains("initialize")));
+    }
+
+    #[test]
+    fn another_link_needs_no_route_and_one_that_is_up_counts() {
+        let both = View {
+            own: Some(link(7, NAME, false)),
+            others: vec![link(1, "lo", true)],
+            addresses: [at(7, true), at(1, true)].concat(),
+            ..View::default()
+        };
+        let on_lo = Presence::On(Bearer { link: "lo".into(), up: true, route: None });
+        assert_eq!(Presence::of(HOSTS[0], &both), on_lo);
+        assert_eq!(on_lo.trouble(HOSTS[0]), None);
+        assert_eq!(Presence::of(HOSTS[1], &both), Presence::Absent { has_link: true });
+    }
+}
