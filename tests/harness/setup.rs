@@ -19,7 +19,7 @@ use crate::harness::ports::free_address;
 /// The region of everything here.
 pub(crate) const REGION: &str = "eu-central-1";
 
-const CREDLET: &str = env!("CARGO_BIN_EXE_credlet");
+pub(super) const CREDLET: &str = env!("CARGO_BIN_EXE_credlet");
 
 /// No command that ends by itself takes longer.
 const END_LIMIT: Duration = Duration::from_secs(20);

@@ -28,12 +28,10 @@ const SHORT_SECONDS: i64 = 240;
 /// A fetch in the background begins with the call that needed it, and is at the agent long before this.
 const BACKGROUND_LIMIT: Duration = Duration::from_secs(1);
 
-/// What a pod of an IPv6 cluster is told; the second variable is Java's way to ask for it.
-const IPV6: [(&str, &str); 2] = [
-    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://[fd00:ec2::23]/v1/credentials"),
-    ("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "IPv6"),
-];
+/// What a pod of an IPv6 cluster is told.
+const IPV6_URL: (&str, &str) = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://[fd00:ec2::23]/v1/credentials");
 
+/// As EKS has it said to containers with a proxy.
 const NO_PROXY: &str = "169.254.170.23,fd00:ec2::23";
 
 /// The cases, as rows of the table name them.
@@ -96,7 +94,7 @@ async fn cold(world: &World) -> anyhow::Result<String> {
 }
 
 async fn cold_ipv6(world: &World) -> anyhow::Result<String> {
-    let fetched = world.client_with(&IPV6)?.fetch().await?;
+    let fetched = world.client_with(&[IPV6_URL])?.fetch().await?;
     if fetched.is_err() && world.agent.all_requests().await? == 0 {
         return Ok("never asks".to_owned());
     }

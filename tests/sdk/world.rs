@@ -73,7 +73,7 @@ impl Image {
 impl World {
     /// Everything started on this node, and a good token in the pod's file. `case` names the pod.
     pub(crate) async fn start(network: Network, image: &Image, sdk: Sdk, case: &str) -> anyhow::Result<Self> {
-        network.initialize()?;
+        network.initialize().await?;
         let folder = agents_folder()?;
         let config = Config { region: REGION.to_owned(), algorithm: Algorithm::Es256, ..Config::default() };
         let cloud = Cloud::start(config).await?;
