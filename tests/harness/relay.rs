@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirec
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
-use url::Url;
+use url::{Position, Url};
 
 /// Longer heads are none.
 const HEAD_BYTES: usize = 64 * 1024;
@@ -151,7 +151,11 @@ fn in_origin_form(head: &str) -> anyhow::Result<(String, String)> {
     let authority = format!("{}:{}", uri.host().context("no host")?, uri.port_or_known_default().context("no port")?);
     let is_hop = |line: &str| line.to_ascii_lowercase().trim_start_matches("proxy-").starts_with("connection:");
     let headers: Vec<_> = headers.split("\r\n").filter(|line| !is_hop(line)).collect();
-    let head = format!("{method} {} HTTP/1.1\r\nvia: 1.1 proxy\r\nconnection: close\r\n{}", uri.path(), headers.join("\r\n"));
+    let head = format!(
+        "{method} {} HTTP/1.1\r\nvia: 1.1 proxy\r\nconnection: close\r\n{}",
+        &uri[Position::BeforePath..],
+        headers.join("\r\n")
+    );
     Ok((authority, head))
 }
 

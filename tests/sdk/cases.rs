@@ -171,12 +171,16 @@ async fn agent_restarted(mut world: World) -> anyhow::Result<String> {
 
 async fn expired_token(world: &World) -> anyhow::Result<String> {
     world.expire()?;
-    refused(world, 0).await
+    let seen = refused(world).await?;
+    world.ensure_exchanges(0)?;
+    // The last request was not the SDK's.
+    let tries = world.agent.all_requests().await?.saturating_sub(1);
+    Ok(format!("{seen} ({tries})"))
 }
 
 async fn denied(world: &World) -> anyhow::Result<String> {
     world.dissociate();
-    refused(world, 1).await
+    refused(world).await
 }
 
 async fn proxy(world: &World) -> anyhow::Result<String> {
@@ -202,10 +206,11 @@ async fn proxy_excepted(world: &World) -> anyhow::Result<String> {
     Ok("past it".to_owned())
 }
 
-/// How much of the agent's refusal the application sees, all tries of which may make so many calls to EKS Auth.
-async fn refused(world: &World, exchanges: usize) -> anyhow::Result<String> {
+/// How much of the agent's refusal the application sees, all of whose tries cost one call to EKS Auth at most.
+async fn refused(world: &World) -> anyhow::Result<String> {
     let Fetched::Err(error) = world.client()?.fetch().await? else { bail!("credentials") };
-    world.ensure_exchanges(exchanges)?;
+    let calls = world.cloud.count(Operation::EksAuth);
+    ensure!(calls <= 1, "{calls} calls to EKS Auth");
     let answer = world.agent.ask(&world.token()?).await?;
     let refusal: Refusal = serde_json::from_str(&answer.body).context("no refusal")?;
     Ok(refusal.seen_in(answer.status, &error).to_owned())

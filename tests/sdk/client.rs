@@ -15,8 +15,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 /// The argument by which this binary becomes the Rust client.
 pub(crate) const RUST_CLIENT: &str = "rust-client";
 
-/// More than any of these SDKs spends on one fetch, retries and all; the longest is botocore's nine seconds.
-const FETCH_LIMIT: Duration = Duration::from_secs(30);
+/// Far more than any of these SDKs spends on one fetch, retries and all; the longest is botocore's nine seconds.
+const FETCH_LIMIT: Duration = Duration::from_secs(60);
 
 /// The SDKs, as rows of the table name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, EnumIter, Display)]
