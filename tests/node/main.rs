@@ -9,7 +9,11 @@ mod harness;
 #[cfg(test)]
 mod egress;
 #[cfg(test)]
+mod initialize;
+#[cfg(test)]
 mod laptop;
+#[cfg(test)]
+mod link;
 #[cfg(test)]
 mod listeners;
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! A node: a network namespace with the link-local addresses on its loopback link, and a cluster of the simulated cloud in it.
+//! A node: a network namespace, by default with the link-local addresses on its loopback link, and a cluster of the simulated
+//! cloud in it.
 //!
 //! The namespace belongs to a thread and to the processes that it starts; with the last of them the kernel takes it away, however
 //! a test ends. Nothing in it reaches another network.
@@ -26,13 +27,20 @@ pub(crate) struct Node {
     folder: TempDir,
 }
 
-/// Runs `test` on a node of its own.
+/// Runs `test` on a node of its own, which has the addresses on its loopback link.
 pub(crate) fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F + Send + 'static) {
+    on_a_bare_node(async |node| {
+        run("ip", &["address", "add", "169.254.170.23/32", "dev", "lo"]);
+        run("ip", &["address", "add", "fd00:ec2::23/128", "dev", "lo", "nodad"]);
+        test(node).await;
+    });
+}
+
+/// Runs `test` on a node of its own, which has no addresses but those of loopback.
+pub(crate) fn on_a_bare_node<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F + Send + 'static) {
     let thread = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace, which needs root");
         run("ip", &["link", "set", "lo", "up"]);
-        run("ip", &["address", "add", "169.254.170.23/32", "dev", "lo"]);
-        run("ip", &["address", "add", "fd00:ec2::23/128", "dev", "lo", "nodad"]);
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let config = Config { region: REGION.to_owned(), algorithm: Algorithm::Es256, ..Config::default() };

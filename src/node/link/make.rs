@@ -23,9 +23,9 @@ const DUMMY: &str = "dummy";
 /// From a failure to put something back to the next attempt, unless news come before.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// How often a second, and at once, what disappears is put back: some other program may take it away each time.
-const PER_SECOND: f64 = 1.0;
-const AT_ONCE: f64 = 10.0;
+/// How often a second, and how often at once, something is put back: another program may take it away each time.
+const PER_SECOND: f64 = 2.0;
+const AT_ONCE: f64 = 20.0;
 
 /// What [`make`] did about a piece.
 #[derive(Debug)]
@@ -76,12 +76,13 @@ pub async fn remove(kind: &str) -> Result<bool, LinkError> {
 /// When the first attempt fails, or the kernel tells no news.
 pub async fn keep(kind: &str, clock: &Clock, mut tell: impl FnMut(Result<Step, LinkError>)) -> Result<Infallible, LinkError> {
     let mut events = Events::subscribe()?;
-    make(kind, |step| tell(Ok(step))).await?;
     let mut attempts = Bucket::new(PER_SECOND, AT_ONCE, clock.now().mono);
+    make(kind, |step| tell(Ok(step))).await?;
     loop {
-        let interest = Interest::new(&HOSTS, &Netlink::open()?.view(&HOSTS).await?);
+        let view = Netlink::open()?.view(&HOSTS).await?;
+        let interest = Interest::new(&HOSTS, &view);
         events.next(&interest).await?;
-        loop {
+        while Netlink::open()?.state().await?.missing().next().is_some() {
             tokio::time::sleep_until(attempts.next(clock.now().mono)).await;
             attempts.take(clock.now().mono);
             let Err(error) = make(kind, |step| tell(Ok(step))).await else { break };

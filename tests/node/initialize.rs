@@ -1,0 +1,223 @@
+//! `credlet initialize`: what it makes, adopts, refuses and takes away; iproute2 says what is there. Links are of the kind `ifb`,
+//! for a kernel may lack `dummy`.
+
+use std::process::Output;
+
+use tokio::process::Command;
+
+use crate::harness::setup::credlet;
+use crate::node::{on_a_bare_node, run};
+
+const KIND: &str = "--link-kind=ifb";
+
+/// Whether link, state up, address and route (IPv4), address and route (IPv6) are there.
+type Pieces = [bool; 6];
+
+pub(crate) const WHOLE: Pieces = [true; 6];
+const NOTHING: Pieces = [false; 6];
+
+const MADE: &str = "\
+made: link pod-id-link0
+made: link pod-id-link0 up
+made: address 169.254.170.23/32 on pod-id-link0
+made: main-table route to 169.254.170.23/32 over pod-id-link0
+made: address fd00:ec2::23/128 on pod-id-link0
+";
+
+/// Runs it to its end.
+pub(crate) async fn initialize(arguments: &[&str]) -> Output {
+    credlet("initialize").args(arguments).output().await.unwrap()
+}
+
+/// Runs it as the kubelet runs a container that has dropped capabilities.
+async fn initialize_with(capabilities: &str) -> Output {
+    let wrapper = [&format!("--bounding-set={capabilities}"), "--inh-caps=-all", "--no-new-privs"];
+    let mut command = Command::new("/usr/bin/setpriv");
+    command.args(wrapper).args([env!("CARGO_BIN_EXE_credlet"), "initialize", KIND]).output().await.unwrap()
+}
+
+pub(crate) fn ip(arguments: &str) {
+    run("ip", &arguments.split(' ').collect::<Vec<_>>());
+}
+
+/// What iproute2 shows; nothing where it finds nothing.
+fn shown(arguments: &str) -> String {
+    let output = std::process::Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub(crate) fn pieces() -> Pieces {
+    let link = shown("-o link show pod-id-link0");
+    let address = |family: &str| shown(&format!("-o -{family} address show dev pod-id-link0"));
+    let route = |family: &str, host: &str| shown(&format!("-{family} route show table main {host}")).contains("pod-id-link0");
+    [
+        !link.is_empty(),
+        link.contains("UP"),
+        address("4").contains("169.254.170.23/32"),
+        route("4", "169.254.170.23"),
+        address("6").lines().any(|line| line.contains("fd00:ec2::23/128") && !line.contains("tentative")),
+        route("6", "fd00:ec2::23"),
+    ]
+}
+
+fn texts(output: Output) -> (Option<i32>, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+async fn succeeds(arguments: &[&str]) -> String {
+    let (code, stdout, stderr) = texts(initialize(arguments).await);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    stdout
+}
+
+#[test]
+fn the_link_is_made_once() {
+    on_a_bare_node(async |_| {
+        let stdout = succeeds(&[KIND]).await;
+        assert!(stdout.starts_with(MADE) && stdout.lines().count() == WHOLE.len(), "{stdout}");
+        assert_eq!(pieces(), WHOLE);
+        let before = shown("address show") + &shown("route show table all") + &shown("-6 route show table all");
+        let stdout = succeeds(&[KIND]).await;
+        assert!(stdout.lines().all(|line| line.starts_with("there already: ")), "{stdout}");
+        assert_eq!(shown("address show") + &shown("route show table all") + &shown("-6 route show table all"), before);
+    });
+}
+
+#[test]
+fn the_other_spellings_and_the_incumbents_arguments_work() {
+    on_a_bare_node(async |_| {
+        let mut command = credlet("init");
+        let output = command.args(["-v", "trace"]).env("CREDLET_LINK_KIND", "ifb").output().await.unwrap();
+        assert_eq!(texts(output).0, Some(0));
+        assert_eq!(pieces(), WHOLE);
+        assert_eq!(texts(initialize(&["--remove", "--watch"]).await).0, Some(64));
+    });
+}
+
+#[test]
+fn what_is_there_is_adopted_and_what_lacks_is_added() {
+    let link = ["link add pod-id-link0 type ifb"];
+    let addresses = ["address add 169.254.170.23/32 dev pod-id-link0", "address add fd00:ec2::23/128 dev pod-id-link0"];
+    let up = ["link set pod-id-link0 up"];
+    let routes = ["route add 169.254.170.23/32 dev pod-id-link0"];
+    let unroutes = ["-6 route delete fd00:ec2::23/128 dev pod-id-link0"];
+    let down = ["link set pod-id-link0 down"];
+    let cases: [&[&[&str]]; 5] = [
+        &[&link],
+        &[&link, &addresses],
+        &[&link, &addresses, &up, &unroutes],
+        &[&link, &addresses, &up, &routes, &down],
+        &[&link, &up],
+    ];
+    for case in cases {
+        let commands: Vec<&str> = case.concat();
+        on_a_bare_node(async move |_| {
+            commands.iter().for_each(|command| ip(command));
+            assert_ne!(pieces(), WHOLE, "{commands:?}");
+            let stdout = succeeds(&[KIND]).await;
+            assert!(stdout.contains("made: ") && stdout.starts_with("there already: link pod-id-link0\n"), "{stdout}");
+            assert_eq!(pieces(), WHOLE, "{commands:?}");
+        });
+    }
+}
+
+#[test]
+fn a_node_that_the_incumbent_left_needs_nothing() {
+    on_a_bare_node(async |_| {
+        ip("link add pod-id-link0 type ifb");
+        ip("address add 169.254.170.23/32 dev pod-id-link0");
+        ip("address add fd00:ec2::23/128 dev pod-id-link0");
+        ip("link set pod-id-link0 up");
+        ip("route add 169.254.170.23/32 dev pod-id-link0 scope global");
+        let (code, stdout, stderr) = texts(initialize_in_place().await);
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(stdout.lines().all(|line| line.starts_with("there already: ")), "{stdout}");
+    });
+}
+
+/// Looking needs no capability, and there is nothing else to do.
+async fn initialize_in_place() -> Output {
+    initialize_with("-all").await
+}
+
+#[test]
+fn somebody_elses_link_is_left_alone() {
+    on_a_bare_node(async |_| {
+        ip("link add pod-id-link0 type bridge");
+        let before = shown("-d link show pod-id-link0");
+        for arguments in [&[KIND][..], &["--link-kind=dummy"], &[KIND, "--remove"], &[KIND, "--watch"]] {
+            let (code, stdout, stderr) = texts(initialize(arguments).await);
+            assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+            let remedies = ["of the kind bridge", "ip link delete pod-id-link0", "--link-kind bridge"];
+            assert!(remedies.iter().all(|remedy| stderr.contains(remedy)) || arguments.contains(&"--watch"), "{stderr}");
+            assert_eq!(shown("-d link show pod-id-link0"), before);
+        }
+        succeeds(&["--link-kind=bridge"]).await;
+        assert_eq!(pieces(), WHOLE);
+    });
+}
+
+#[test]
+fn a_route_that_leads_elsewhere_is_named() {
+    on_a_bare_node(async |_| {
+        ip("link add other0 type ifb");
+        ip("link set other0 up");
+        ip("route add 169.254.170.23/32 dev other0 scope link");
+        let (code, _, stderr) = texts(initialize(&[KIND]).await);
+        assert!(code == Some(1) && stderr.contains("another route to 169.254.170.23"), "{stderr}");
+    });
+}
+
+#[test]
+fn a_node_without_ipv6_is_warned_and_serves_ipv4() {
+    on_a_bare_node(async |node| {
+        for scope in ["all", "default"] {
+            std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1").unwrap();
+        }
+        let (code, stdout, stderr) = texts(initialize(&[KIND]).await);
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(stderr.contains("warning") && stderr.contains("fd00:ec2::23") && stderr.contains("disable_ipv6"), "{stderr}");
+        assert_eq!((pieces(), stdout.lines().count()), ([true, true, true, true, false, false], 4));
+        let agent = node.setup().start().await.unwrap();
+        assert_eq!(node.ask(&agent).await.status, 200);
+        assert_eq!(agent.sample("credlet_link_up").await.unwrap(), 1);
+        assert_eq!(agent.sample(r#"credlet_listener_up{family="ipv6"}"#).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn the_link_is_taken_away_once() {
+    on_a_bare_node(async |_| {
+        succeeds(&[KIND]).await;
+        assert_eq!(succeeds(&[KIND, "--remove"]).await, "removed: link pod-id-link0\n");
+        assert_eq!(pieces(), NOTHING);
+        assert_eq!(succeeds(&[KIND, "--remove"]).await, "not there: link pod-id-link0\n");
+    });
+}
+
+#[test]
+fn it_needs_net_admin_and_nothing_else() {
+    on_a_bare_node(async |_| {
+        let (code, _, stderr) = texts(initialize_with("-net_admin").await);
+        assert!(code == Some(1) && stderr.contains("NET_ADMIN"), "{stderr}");
+        assert_eq!(pieces(), NOTHING);
+        let (code, _, stderr) = texts(initialize_with("-all,+net_admin").await);
+        assert_eq!(code, Some(0), "{stderr}");
+        assert_eq!(pieces(), WHOLE);
+    });
+}
+
+#[test]
+fn a_kernel_without_dummy_links_is_told_apart() {
+    on_a_bare_node(async |_| {
+        let probe = Command::new("ip").args(["link", "add", "probe0", "type", "dummy"]).output().await.unwrap();
+        let (code, _, stderr) = texts(initialize(&[]).await);
+        if probe.status.success() {
+            assert_eq!((code, pieces()), (Some(0), WHOLE), "{stderr}");
+        } else {
+            assert!(code == Some(1) && stderr.contains("kind dummy") && stderr.contains("--link-kind"), "{stderr}");
+            assert_eq!(pieces(), NOTHING);
+        }
+    });
+}

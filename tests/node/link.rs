@@ -1,0 +1,321 @@
+//! The link while agents run: noticed when it goes, put back by `credlet initialize --watch`.
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use credlet::base::clock::Clock;
+use credlet::node::link::state::inspect;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use procfs::net::{TcpNetEntries, TcpState};
+use procfs::{FromReadSI, current_system_info};
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use crate::harness::agent::Agent;
+use crate::harness::http::get;
+use crate::initialize::{WHOLE, initialize, ip, pieces};
+use crate::node::{Node, on_a_bare_node};
+
+const KIND: &str = "--link-kind=ifb";
+const ADDRESS: &str = "169.254.170.23:80";
+/// What disappears must be back after this.
+const PROMISE: Duration = Duration::from_secs(1);
+const WAIT_LIMIT: Duration = Duration::from_secs(10);
+
+fn now() -> Instant {
+    Clock::System.now().mono
+}
+
+/// `credlet initialize --watch`, with no capability but that which it needs.
+struct Keeper {
+    process: Child,
+    log: PathBuf,
+}
+
+impl Keeper {
+    async fn start(node: &Node) -> Self {
+        let log = node.folder().join("initialize.log");
+        let mut command = Command::new("/usr/bin/setpriv");
+        command.args(["--bounding-set=-all,+net_admin", "--inh-caps=-all", "--no-new-privs"]);
+        command.args([env!("CARGO_BIN_EXE_credlet"), "initialize", "--watch", KIND, "--log-format=text"]);
+        command.stderr(std::fs::File::create(&log).unwrap()).stdout(Stdio::null()).kill_on_drop(true);
+        let keeper = Self { process: command.spawn().unwrap(), log };
+        whole().await;
+        keeper
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// How many things it has made so far.
+    fn made(&self) -> usize {
+        self.log().matches("made: ").count()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process.id().unwrap().try_into().unwrap()), signal).unwrap();
+    }
+
+    async fn end(mut self, signal: Signal) -> Option<i32> {
+        self.signal(signal);
+        tokio::time::timeout(WAIT_LIMIT, self.process.wait()).await.unwrap().unwrap().code()
+    }
+}
+
+/// Waits until nothing is missing.
+async fn whole() {
+    let complete = async {
+        while inspect().await.unwrap().missing().next().is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(WAIT_LIMIT, complete).await.unwrap_or_else(|_| panic!("{:?} is there", pieces()));
+}
+
+/// Does what a careless operator or another program does, and says how long it was felt, that command included.
+async fn undo(keeper: &Keeper, command: &str) -> Duration {
+    let (made, begin) = (keeper.made(), now());
+    let done = Command::new("ip").args(command.split(' ')).status().await.unwrap();
+    assert!(done.success(), "{command}");
+    while keeper.made() == made {
+        assert!(now() - begin < WAIT_LIMIT, "{command}: {}", keeper.log());
+        tokio::task::yield_now().await;
+    }
+    whole().await;
+    now() - begin
+}
+
+/// A pod that asks again and again, with a connection for each request.
+struct Client {
+    token: String,
+    /// When each failed request began.
+    failed: RefCell<Vec<Instant>>,
+    served: Cell<usize>,
+}
+
+impl Client {
+    async fn ask(&self) -> ! {
+        loop {
+            let begin = now();
+            let answer = get(ADDRESS.parse().unwrap(), "/v1/credentials", &[("authorization", &self.token)]).await;
+            if answer.is_ok_and(|answer| answer.status == 200) {
+                self.served.set(self.served.get() + 1);
+            } else {
+                self.failed.borrow_mut().push(begin);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Waits for some more answers.
+    async fn be_served(&self) {
+        let enough = self.served.get() + 20;
+        while self.served.get() < enough {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+#[test]
+fn what_disappears_is_put_back_under_load() {
+    on_a_bare_node(async |node| {
+        let keeper = Keeper::start(&node).await;
+        let agent = node.setup().start().await.unwrap();
+        let client = Client { token: node.token(), failed: RefCell::default(), served: Cell::default() };
+        let socket = listening_socket();
+        assert!(socket.is_some());
+        let undone = async {
+            client.be_served().await;
+            for command in [
+                "address delete 169.254.170.23/32 dev pod-id-link0",
+                "address delete fd00:ec2::23/128 dev pod-id-link0",
+                "route delete 169.254.170.23/32 dev pod-id-link0",
+                "-6 route delete fd00:ec2::23/128 dev pod-id-link0",
+                "link set pod-id-link0 down",
+                "link delete pod-id-link0",
+            ] {
+                let took = undo(&keeper, command).await;
+                println!("put back after `ip {command}`: {took:?}");
+                assert!(took < PROMISE, "{command}: {took:?}");
+                let back = now();
+                client.be_served().await;
+                assert!(client.failed.borrow().iter().all(|failed| *failed < back), "{command}: a failure after the gap");
+                assert_eq!(pieces(), WHOLE, "{command}");
+            }
+        };
+        tokio::select! {
+            () = undone => (),
+            never = client.ask() => never,
+        }
+        println!("{} requests served, {} failed in the gaps", client.served.get(), client.failed.borrow().len());
+        assert_eq!(listening_socket(), socket, "the socket outlives its address");
+        assert!(agent.probe("/readyz").await.unwrap().status == 200, "{}", agent.log());
+        assert_eq!(keeper.end(Signal::SIGTERM).await, Some(0));
+    });
+}
+
+/// The kernel's number for the socket that listens on the address.
+fn listening_socket() -> Option<u64> {
+    // This thread's own network namespace.
+    let sockets = TcpNetEntries::from_file("/proc/thread-self/net/tcp", current_system_info()).unwrap().0;
+    let address = ADDRESS.parse().unwrap();
+    let mut listening = sockets.into_iter().filter(|entry| entry.local_address == address && entry.state == TcpState::Listen);
+    listening.next().map(|entry| entry.inode)
+}
+
+#[test]
+fn each_thing_put_back_is_a_line_and_a_signal_ends_it_well() {
+    on_a_bare_node(async |node| {
+        let keeper = Keeper::start(&node).await;
+        let begun = keeper.log();
+        undo(&keeper, "address delete fd00:ec2::23/128 dev pod-id-link0").await;
+        let log = keeper.log();
+        let told: Vec<_> = log.strip_prefix(&begun).unwrap().lines().collect();
+        assert!(told.len() == 1 && told[0].contains("made: address fd00:ec2::23/128 on pod-id-link0"), "{log}");
+        assert_eq!(keeper.end(Signal::SIGINT).await, Some(0));
+    });
+}
+
+#[test]
+fn what_cannot_be_put_back_is_told_and_tried_again() {
+    on_a_bare_node(async |node| {
+        let keeper = Keeper::start(&node).await;
+        ip("link add other0 type ifb");
+        ip("link set other0 up");
+        ip("route replace 169.254.170.23/32 dev other0 scope link");
+        while !keeper.log().contains("another route to 169.254.170.23") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        ip("route delete 169.254.170.23/32 dev other0");
+        whole().await;
+        assert_eq!(keeper.end(Signal::SIGTERM).await, Some(0));
+    });
+}
+
+/// Fills the keeper's queue of news with those of another link while it stands still.
+async fn flood(node: &Node) {
+    ip("link add other0 type ifb");
+    ip("link set other0 up");
+    let addresses = (0..4096).map(|n| format!("address add 10.0.{}.{}/32 dev other0\n", n / 256, n % 256));
+    let batch = node.folder().join("flood");
+    std::fs::write(&batch, addresses.collect::<String>()).unwrap();
+    ip(&format!("-batch {}", batch.display()));
+}
+
+/// How many news the kernel has dropped because somebody in this namespace did not take them.
+fn dropped_news() -> u64 {
+    let sockets = std::fs::read_to_string("/proc/thread-self/net/netlink").unwrap();
+    sockets.lines().skip(1).map(|socket| socket.split_whitespace().nth(8).unwrap().parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn news_that_the_kernel_dropped_are_made_up_for() {
+    on_a_bare_node(async |node| {
+        let keeper = Keeper::start(&node).await;
+        keeper.signal(Signal::SIGSTOP);
+        flood(&node).await;
+        assert!(dropped_news() > 0);
+        ip("address delete fd00:ec2::23/128 dev pod-id-link0");
+        keeper.signal(Signal::SIGCONT);
+        whole().await;
+    });
+}
+
+#[test]
+fn a_node_without_ipv6_is_kept_and_given_ipv6_when_it_is_there() {
+    on_a_bare_node(async |node| {
+        let keeper = Keeper::start(&node).await;
+        std::fs::write("/proc/sys/net/ipv6/conf/pod-id-link0/disable_ipv6", "1").unwrap();
+        while !keeper.log().contains("fd00:ec2::23 is left out") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        std::fs::write("/proc/sys/net/ipv6/conf/pod-id-link0/disable_ipv6", "0").unwrap();
+        whole().await;
+        assert_eq!(keeper.log().matches("is left out").count(), 1, "{}", keeper.log());
+        assert_eq!(keeper.end(Signal::SIGTERM).await, Some(0));
+    });
+}
+
+async fn up(agent: &Agent) -> u64 {
+    agent.sample("credlet_link_up").await.unwrap()
+}
+
+/// The listener on [`ADDRESS`] as the status has it.
+async fn listener(agent: &Agent) -> serde_json::Value {
+    agent.status().await.unwrap()["listeners"][0].clone()
+}
+
+#[test]
+fn an_agent_listens_before_the_address_comes() {
+    on_a_bare_node(async |node| {
+        let mut agent = node.setup().spawn().unwrap();
+        let detail = agent.pending("listener 169.254.170.23:80").await.unwrap();
+        let told = ["169.254.170.23 is not on this node", "pod-id-link0", "credlet initialize"];
+        let known = async |agent: &mut Agent| {
+            let detail = agent.pending("listener 169.254.170.23:80").await?;
+            Ok(told.iter().all(|told| detail.contains(told)))
+        };
+        agent.wait_for(known).await.unwrap_or_else(|error| panic!("{detail}: {error:#}"));
+        assert_eq!(up(&agent).await, 0);
+        assert_eq!(agent.probe("/healthz").await.unwrap().status, 200);
+        assert!(listening_socket().is_some());
+
+        assert_eq!(initialize(&[KIND]).await.status.code(), Some(0));
+        agent.become_ready().await.unwrap();
+        assert_eq!(node.ask(&agent).await.status, 200);
+        assert_eq!(node.ask_at("[fd00:ec2::23]:80", "[fd00:ec2::23]").await.status, 200);
+        assert_eq!(up(&agent).await, 1);
+        let listener = listener(&agent).await;
+        assert!(listener["link"] == "pod-id-link0" && listener["route"] == true && listener["listening"] == true, "{listener}");
+    });
+}
+
+#[test]
+fn an_agent_tells_that_the_link_is_gone_and_serves_when_it_is_back() {
+    on_a_bare_node(async |node| {
+        assert_eq!(initialize(&[KIND]).await.status.code(), Some(0));
+        let mut agent = node.setup().start().await.unwrap();
+        assert_eq!((node.ask(&agent).await.status, up(&agent).await), (200, 1));
+        for command in ["link delete pod-id-link0", "link set pod-id-link0 down"] {
+            ip(command);
+            let detail = agent.pending("listener 169.254.170.23:80").await.unwrap();
+            assert!(detail.contains("pod-id-link0"), "{detail}");
+            assert_eq!((agent.probe("/readyz").await.unwrap().status, up(&agent).await), (503, 0));
+            assert_eq!(agent.sample(r#"credlet_listener_up{family="ipv4"}"#).await.unwrap(), 0);
+            let listener = listener(&agent).await;
+            assert!(listener["listening"] == false && listener["detail"] == detail, "{listener}");
+            assert!(agent.log().lines().any(|line| line.contains("WARN") && line.contains(&detail)), "{}", agent.log());
+
+            assert_eq!(initialize(&[KIND]).await.status.code(), Some(0));
+            agent.become_ready().await.unwrap();
+            assert_eq!((node.ask(&agent).await.status, up(&agent).await), (200, 1));
+        }
+    });
+}
+
+#[test]
+fn a_route_that_is_gone_and_an_ipv6_address_that_is_gone_are_advice() {
+    on_a_bare_node(async |node| {
+        assert_eq!(initialize(&[KIND]).await.status.code(), Some(0));
+        let mut agent = node.setup().start().await.unwrap();
+        for (command, told, link_up, ipv6_up) in [
+            ("route delete 169.254.170.23/32 dev pod-id-link0", "no route to 169.254.170.23 over pod-id-link0", 0, 1),
+            ("address delete fd00:ec2::23/128 dev pod-id-link0", "fd00:ec2::23 is not on this node", 1, 0),
+        ] {
+            ip(command);
+            let advised = async |agent: &mut Agent| Ok(agent.probe("/readyz").await?.json()["advice"].to_string().contains(told));
+            agent.wait_for(advised).await.unwrap();
+            assert_eq!((agent.probe("/readyz").await.unwrap().status, up(&agent).await), (200, link_up));
+            assert_eq!(agent.sample(r#"credlet_listener_up{family="ipv6"}"#).await.unwrap(), ipv6_up);
+            assert_eq!(node.ask(&agent).await.status, 200);
+            assert_eq!(initialize(&[KIND]).await.status.code(), Some(0));
+            let calm = async |agent: &mut Agent| Ok(agent.probe("/readyz").await?.json()["advice"] == serde_json::json!({}));
+            agent.wait_for(calm).await.unwrap();
+            assert_eq!(up(&agent).await, 1);
+        }
+    });
+}
