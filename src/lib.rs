@@ -46,4 +46,5 @@ pub mod sim;
 pub mod developer;
 pub mod config;
 pub mod app;
+pub mod checks;
 pub mod cli;

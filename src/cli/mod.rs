@@ -1,24 +1,36 @@
 //! The commands: parse, call, exit code. What they do stands elsewhere.
 
+mod check;
 #[cfg(feature = "dev")]
 mod dev;
+mod drop_in;
+mod go_runner;
 mod initialize;
 mod policy;
 mod server;
 mod status;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::cli::drop_in::Name;
 use crate::config::flags::ServerFlags;
 
 /// `EX_USAGE` of sysexits.h: the configuration is at fault, and starting again won't help.
 const USAGE: u8 = 64;
 
 #[derive(Debug, Parser)]
-#[command(name = "credlet", version, about = "The AWS credential agent of a Kubernetes node", disable_help_subcommand = true)]
+#[command(
+    name = "credlet",
+    version,
+    about = "The AWS credential agent of a Kubernetes node",
+    disable_help_subcommand = true,
+    // The last one counts, as with Go's flags: charts add arguments to those that they have.
+    args_override_self = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -29,6 +41,8 @@ enum Command {
     /// Serve credentials on this node
     #[command(alias = "serve")]
     Server(Box<ServerFlags>),
+    /// Whether this node can serve, and what to do where it can't
+    Check(Box<check::CheckFlags>),
     /// Make this node's link with the addresses to serve on
     #[command(alias = "init")]
     Initialize(initialize::InitializeFlags),
@@ -43,27 +57,44 @@ enum Command {
     Version,
 }
 
-/// Runs the command line of this process.
+/// Runs the command line of this process, as whatever it was started.
 #[must_use]
 pub fn main() -> ExitCode {
-    let command = match Cli::try_parse() {
-        Ok(cli) => cli.command,
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let (program, arguments) = words.split_first().map_or((OsString::new(), &[][..]), |(first, rest)| (first.clone(), rest));
+    match Name::of(&program) {
+        Name::Credlet => parsed(Cli::try_parse_from(words).map(|cli| (cli, Vec::new()))),
+        Name::Incumbent => parsed(drop_in::read(words)),
+        Name::GoRunner => go_runner::main(arguments),
+    }
+}
+
+/// Runs a command, whose line gave cause for `notes`.
+fn parsed(line: Result<(Cli, Vec<String>), clap::Error>) -> ExitCode {
+    match line {
+        Ok((cli, notes)) => run(cli.command, notes).unwrap_or_else(|error| fail(&error)),
         Err(error) => {
             // Help goes to standard output and is no fault.
             let _ = error.print();
-            return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
+            if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS }
         }
-    };
-    let done = match command {
-        Command::Server(flags) => return server::main(&flags),
+    }
+}
+
+fn run(command: Command, notes: Vec<String>) -> anyhow::Result<ExitCode> {
+    if !matches!(command, Command::Server(_)) {
+        notes.iter().try_for_each(|note| writeln!(std::io::stderr(), "{note}"))?;
+    }
+    match command {
+        Command::Server(flags) => server::main(&flags, notes),
+        Command::Check(flags) => check::main(&flags),
         Command::Initialize(flags) => initialize::main(&flags),
         #[cfg(feature = "dev")]
         Command::Dev(flags) => dev::main(&flags),
         Command::Policy(flags) => policy::main(&flags),
         Command::Status(flags) => status::main(&flags),
         Command::Version => version(),
-    };
-    done.unwrap_or_else(|error| fail(&error))
+    }
 }
 
 /// Tells an error with all its causes.

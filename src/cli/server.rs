@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
 use crate::base::clock::Clock;
-use crate::cli::{USAGE, fail};
+use crate::cli::USAGE;
 use crate::config::Config;
 use crate::config::flags::ServerFlags;
 use crate::egress::aws::Aws;
@@ -19,15 +19,16 @@ use crate::observe::logging;
 /// node.
 const WORKERS: usize = 2;
 
-pub(super) fn main(flags: &ServerFlags) -> ExitCode {
-    let config = match Config::of_server(flags, &|name| std::env::var(name).ok()) {
-        Ok(config) => config,
+/// `notes` are logged with the configuration's own warnings.
+pub(super) fn main(flags: &ServerFlags, notes: Vec<String>) -> anyhow::Result<ExitCode> {
+    match Config::of_server(flags, &|name| std::env::var(name).ok()) {
+        Ok(config) => serve(Config { warnings: [notes, config.warnings].concat(), ..config }),
         Err(faults) => {
-            let _ = writeln!(std::io::stderr(), "{faults}");
-            return USAGE.into();
+            let lines = notes.into_iter().chain(faults.0).collect::<Vec<_>>().join("\n");
+            let _ = writeln!(std::io::stderr(), "{lines}");
+            Ok(USAGE.into())
         }
-    };
-    serve(config).unwrap_or_else(|error| fail(&error))
+    }
 }
 
 fn serve(config: Config) -> anyhow::Result<ExitCode> {

@@ -1,6 +1,6 @@
 //! Each flag's meaning. A check that fails notes the fault and goes on, so that the next one is told too.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -99,13 +99,13 @@ impl Checks {
     pub(super) fn hosts(&mut self, hosts: &[String]) -> Vec<IpAddr> {
         let mut parsed = Vec::new();
         for host in hosts.iter().map(|host| host.trim()).filter(|host| !host.is_empty()) {
-            match bare(host).parse::<IpAddr>() {
-                Ok(address) if address.is_unspecified() || address.is_multicast() => {
+            match address(host) {
+                Some(address) if address.is_unspecified() || address.is_multicast() => {
                     self.fault("bind-hosts", format!("{host:?} is every address of the node; name the ones to serve on"));
                 }
-                Ok(address) if parsed.contains(&address) => (),
-                Ok(address) => parsed.push(address),
-                Err(_) => self.fault("bind-hosts", format!("{host:?} is not an IP address")),
+                Some(address) if parsed.contains(&address) => (),
+                Some(address) => parsed.push(address),
+                None => self.fault("bind-hosts", format!("{host:?} is not an IP address")),
             }
         }
         if parsed.is_empty() && self.faults.is_empty() {
@@ -116,7 +116,10 @@ impl Checks {
 
     /// `None` for port 0, which switches metrics off.
     pub(super) fn metrics(&mut self, address: &str, port: &str) -> Option<SocketAddr> {
-        let host: Option<IpAddr> = self.parse("metrics-address", bare(address.trim()), "an IP address");
+        let host = self::address(address.trim());
+        if host.is_none() {
+            self.fault("metrics-address", format!("{address:?} is not an IP address"));
+        }
         let port = self.port("metrics-port", port).filter(|port| *port != 0);
         Some(SocketAddr::new(host?, port?))
     }
@@ -210,9 +213,9 @@ impl Checks {
         }
     }
 
-    /// The incumbent's `panic`, which logs nothing less, is our `error`.
+    /// In upper or lower case. The incumbent's `panic`, which logs nothing less, is our `error`.
     pub(super) fn level(&mut self, level: &str) -> Option<LevelFilter> {
-        match level.trim() {
+        match level.trim().to_ascii_lowercase().as_str() {
             "panic" | "fatal" | "error" => Some(LevelFilter::ERROR),
             "warn" | "warning" => Some(LevelFilter::WARN),
             "info" => Some(LevelFilter::INFO),
@@ -244,6 +247,11 @@ pub(super) fn switch(text: &str) -> Option<bool> {
         "false" | "FALSE" | "False" | "f" | "F" | "0" => Some(false),
         _ => None,
     }
+}
+
+/// The address that `host` is or, of all names, that `localhost` stands for: a start must not wait for DNS.
+fn address(host: &str) -> Option<IpAddr> {
+    if host == "localhost" { Some(Ipv4Addr::LOCALHOST.into()) } else { bare(host).parse().ok() }
 }
 
 /// An IPv6 address without its brackets.

@@ -63,7 +63,6 @@ pub struct ServerFlags {
         env = "CREDLET_SERVICE_ACCOUNT_ROLES",
         value_name = "BOOL",
         num_args = 0..=1,
-        require_equals = true,
         default_value = "false",
         default_missing_value = "true"
     )]
@@ -95,7 +94,6 @@ pub struct ServerFlags {
         env = "CREDLET_ROTATE_CREDENTIALS",
         value_name = "BOOL",
         num_args = 0..=1,
-        require_equals = true,
         default_missing_value = "true",
         default_value = "false"
     )]

@@ -11,6 +11,7 @@ use super::*;
 use crate::token::{KeySource, Mode};
 
 #[derive(Parser)]
+#[command(args_override_self = true)]
 struct Line {
     #[command(flatten)]
     flags: ServerFlags,
@@ -31,6 +32,20 @@ fn the_incumbents_arguments_work() {
     assert_eq!((config.token.mode, config.cache.capacity), (Mode::Auto, 2000));
     assert_eq!(config.token.audiences.len(), 2);
     assert_eq!(config.logging.level, LevelFilter::INFO);
+}
+
+#[test]
+fn values_are_spelled_as_the_incumbent_takes_them() {
+    let config =
+        check("-c demo -b localhost -b [::1] --metrics-address localhost -v TRACE --port=9000 --port 9001", &[]).unwrap();
+    let expected = ["127.0.0.1:9001", "[::1]:9001"].map(|address| address.parse::<SocketAddr>().unwrap());
+    assert_eq!(addresses(&config.front), expected);
+    assert_eq!(config.admin.metrics, Some("127.0.0.1:2705".parse().unwrap()));
+    assert_eq!(config.logging.level, LevelFilter::TRACE);
+    for (word, seconds) in [("1h30m", 5400), ("1.5h", 5400), ("90m0s", 5400), ("0s", 0), ("0", 0)] {
+        let config = check(&format!("-c demo --max-credential-retention-before-renewal {word}"), &[]).unwrap();
+        assert_eq!(config.cache.longest_retention, Some(Duration::from_secs(seconds)), "{word}");
+    }
 }
 
 #[test]
@@ -182,7 +197,7 @@ fn rotated_credentials_are_where_the_sdks_look_for_them() {
     let home = ("HOME", "/home/agent");
     assert_eq!(source("", &[home]), Ok(Source::Standard));
     assert_eq!(source("--rotate-credentials=false", &[home]), Ok(Source::Standard));
-    for line in ["--rotate-credentials", "--rotate-credentials=true", "--rotate-credentials=1"] {
+    for line in ["--rotate-credentials", "--rotate-credentials=true", "--rotate-credentials true", "--rotate-credentials=1"] {
         assert_eq!(source(line, &[home]), Ok(Source::RotatedFile("/home/agent/.aws/credentials".into())));
     }
     let named = |path: &'static str| source("--rotate-credentials", &[home, ("AWS_SHARED_CREDENTIALS_FILE", path)]);

@@ -5,7 +5,7 @@
 //! so code and status are read instead. What any AWS service may answer is here; what only one of them says, its caller knows.
 
 use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_runtime::retries::classifiers::{THROTTLING_ERRORS, TRANSIENT_ERRORS};
@@ -82,6 +82,11 @@ where
     E: ProvideErrorMetadata + Error + 'static,
 {
     failure(error, now, |answer| (!(200..=299).contains(&answer.status)).then(|| answer.misconfigured()))
+}
+
+/// When the answer in `error` was made, by the clock of whoever made it (RFC 9110 §6.6.1).
+pub fn answered_at<E>(error: &AwsError<E>) -> Option<SystemTime> {
+    http_date(error.raw_response()?.headers().get("date")?)
 }
 
 /// The failure of a call that could not be signed.
@@ -210,6 +215,9 @@ fn seconds(value: &str) -> Option<Duration> {
 }
 
 fn until(date: &str, now: Now) -> Option<Duration> {
-    let date = DateTime::from_str(date.trim(), Format::HttpDate).ok()?;
-    Some(now.until(from_unix_seconds(date.secs())?))
+    Some(now.until(http_date(date)?))
+}
+
+fn http_date(date: &str) -> Option<SystemTime> {
+    from_unix_seconds(DateTime::from_str(date.trim(), Format::HttpDate).ok()?.secs())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aws_config::SdkConfig;
 use tokio::sync::OnceCell;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use crate::domain::mint::{Failure, Order};
 use crate::egress::aws::Aws;
@@ -22,15 +22,15 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// The client in `cell`, made by the first order that needs it. Credentials are found by its first call, not by this.
+    /// The client in `cell`, made by the first call that needs it. Credentials are found by its first call, not by this.
     pub(super) async fn client<'c, C>(
         &self,
         cell: &'c OnceCell<C>,
-        order: &Order,
+        deadline: Instant,
         connect: impl FnOnce(&SdkConfig) -> C,
     ) -> Result<&'c C, Failure> {
         let client = cell.get_or_try_init(|| async { self.aws.config().await.map(connect) });
-        let client = timeout_at(order.deadline, client).await.map_err(|_| timed_out())?;
+        let client = timeout_at(deadline, client).await.map_err(|_| timed_out())?;
         client.map_err(|error| Failure::Misconfigured(error.to_string()))
     }
 

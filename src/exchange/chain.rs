@@ -23,7 +23,7 @@ use crate::observe::metrics::Operation;
 /// Goes from the session of `caller` to the role of `hop`, the `number`th of the order's chain, in one call.
 pub(super) async fn assume(sts: &Sts, order: &Order, (number, hop): (usize, &Hop), caller: &Issued) -> Result<Issued, Failure> {
     let link = Link { hop, number, caller: &caller.session.assumed_role_arn };
-    let client = sts.client(order).await?;
+    let client = sts.client(order.deadline).await?;
     sts.calls.make(Operation::AssumeRole, order, attempt(sts, client, &link, caller)).await
 }
 

@@ -100,7 +100,7 @@ async fn a_hop_passes_on_all_that_the_policy_says_and_nothing_else() {
 async fn a_call_without_credentials_of_its_own_fails_before_it_leaves() {
     let cloud = Cloud::willing().await;
     let order = order_for(&by_web_identity(Vec::new()));
-    let client = cloud.setup.exchanges.sts.client(&order).await.unwrap();
+    let client = cloud.setup.exchanges.sts.client(order.deadline).await.unwrap();
     let request = client.assume_role().role_arn(TARGET).role_session_name("x");
     request.send().await.unwrap_err();
     assert_eq!(cloud.calls().len(), 0);

@@ -34,6 +34,7 @@ mod sts;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 mod web_identity;
 
 /// What the exchanges need to be told.

@@ -12,6 +12,7 @@ use aws_sdk_eksauth::operation::RequestId;
 use aws_sdk_eksauth::operation::assume_role_for_pod_identity::AssumeRoleForPodIdentityOutput;
 use aws_sdk_eksauth::types::{Credentials, Subject as Answered};
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use crate::base::clock::Now;
 use crate::base::secret::Secret;
@@ -30,7 +31,7 @@ use crate::observe::metrics::Operation;
 #[derive(Debug)]
 pub(super) struct PodIdentity {
     config: Config,
-    calls: Arc<Calls>,
+    pub(super) calls: Arc<Calls>,
     client: OnceCell<Client>,
 }
 
@@ -41,11 +42,16 @@ impl PodIdentity {
 
     /// Trades the order's token for a session, in one call.
     pub(super) async fn exchange(&self, order: &Order) -> Result<Issued, Failure> {
+        let (client, cluster) = self.client(order.deadline).await?;
+        self.calls.make(Operation::AssumeRoleForPodIdentity, order, self.attempt(client, cluster, order)).await
+    }
+
+    /// A client, and the cluster to name to EKS Auth.
+    pub(super) async fn client(&self, deadline: Instant) -> Result<(&Client, &str), Failure> {
         let Some(cluster) = &self.config.cluster_name else {
             return Err(Failure::Misconfigured("the Pod Identity exchange needs --cluster-name".into()));
         };
-        let client = self.calls.client(&self.client, order, |sdk| self.connect(sdk)).await?;
-        self.calls.make(Operation::AssumeRoleForPodIdentity, order, self.attempt(client, cluster, order)).await
+        Ok((self.calls.client(&self.client, deadline, |sdk| self.connect(sdk)).await?, cluster))
     }
 
     fn connect(&self, sdk: &SdkConfig) -> Client {

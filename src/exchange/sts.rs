@@ -10,11 +10,12 @@ use aws_sdk_sts::Client;
 use aws_sdk_sts::config::Builder;
 use aws_sdk_sts::types::{AssumedRoleUser, Credentials, PolicyDescriptorType};
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use crate::base::clock::Now;
 use crate::base::secret::Secret;
 use crate::domain::credential::Session;
-use crate::domain::mint::{Failure, Order};
+use crate::domain::mint::Failure;
 use crate::domain::policy::RoleArn;
 use crate::exchange::answer::{Fault, Keys};
 use crate::exchange::call::Calls;
@@ -32,8 +33,8 @@ impl Sts {
         Self { calls, client: OnceCell::new() }
     }
 
-    pub(super) async fn client(&self, order: &Order) -> Result<&Client, Failure> {
-        self.calls.client(&self.client, order, connect).await
+    pub(super) async fn client(&self, deadline: Instant) -> Result<&Client, Failure> {
+        self.calls.client(&self.client, deadline, connect).await
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) async fn exchange(sts: &Sts, order: &Order, asked: &WebIdentity) -> R
     let identity = order.subject.identity();
     let identity = identity.ok_or_else(|| Failure::Bug("web identity for a token that was not verified here".into()))?;
     let trust = Trust { asked, identity, audience: order.grant.audience() };
-    let client = sts.client(order).await?;
+    let client = sts.client(order.deadline).await?;
     sts.calls.make(Operation::AssumeRoleWithWebIdentity, order, attempt(sts, client, order, &trust)).await
 }
 

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
 
 /// The uid of the process that listens where `address` can't be bound; of the same network namespace.
-pub(super) fn uid(address: SocketAddr) -> Option<u32> {
+#[must_use]
+pub fn uid(address: SocketAddr) -> Option<u32> {
     let entries = tcp().into_iter().chain(tcp6()).flatten();
     entries.into_iter().find(|entry| blocks(entry, address)).map(|entry| entry.uid)
 }

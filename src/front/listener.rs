@@ -51,10 +51,14 @@ pub struct Listeners(Vec<Arc<Sign>>);
 
 /// Why an address can't be bound at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Obstacle {
+pub enum Obstacle {
+    /// `EACCES`, `EPERM`.
     NoRight,
+    /// `EADDRINUSE`.
     Taken,
+    /// `EADDRNOTAVAIL`, `EAFNOSUPPORT`.
     Absent,
+    /// Anything else.
     Other,
 }
 
@@ -138,7 +142,21 @@ impl Listener {
     }
 }
 
+/// Whether `address` could be served on now. Nobody is kept from it meanwhile, as only who listens does that.
+///
+/// # Errors
+/// What is in the way; [`obstacle`] says what that means.
+pub fn claim(address: SocketAddr) -> io::Result<()> {
+    bound(Place { address, only_local: false }).map(drop)
+}
+
 fn open(place: Place) -> io::Result<TcpListener> {
+    let socket = bound(place)?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn bound(place: Place) -> io::Result<Socket> {
     let Place { address, only_local } = place;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -155,8 +173,7 @@ fn open(place: Place) -> io::Result<TcpListener> {
     // Accepted sockets inherit it on Linux, which saves a call for each.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket)
 }
 
 /// ip(7), `IP_FREEBIND`: needs no capability.
@@ -167,7 +184,9 @@ fn bind_before_it_comes(socket: &Socket, address: SocketAddr) -> io::Result<()> 
     }
 }
 
-fn obstacle(error: &io::Error) -> Obstacle {
+/// What the kernel's refusal to bind means.
+#[must_use]
+pub fn obstacle(error: &io::Error) -> Obstacle {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EACCES | Errno::EPERM) => Obstacle::NoRight,
         Some(Errno::EADDRINUSE) => Obstacle::Taken,

@@ -9,7 +9,7 @@ mod advice;
 mod caps;
 mod connection;
 mod endpoint;
-mod holder;
+pub mod holder;
 pub mod listener;
 pub mod nonce;
 mod pace;

@@ -19,6 +19,8 @@ use crate::observe::metrics::Metrics;
 pub struct ListenerStatus {
     /// The address: as bound, else as asked for.
     pub address: SocketAddr,
+    /// Whether this process has its socket.
+    pub bound: bool,
     /// Whether connections reach it and are taken.
     pub listening: bool,
     /// The link that bears it; `None` for one that is on no link or is not watched.
@@ -126,7 +128,8 @@ impl Sign {
             Presence::Unseen | Presence::Assumed | Presence::Absent { .. } => (None, None),
         };
         let detail = known.verdict.detail().to_owned();
-        ListenerStatus { address: known.address, listening: known.verdict.is_served(), link, route, detail }
+        let (bound, listening) = (known.hold == Hold::Held, known.verdict.is_served());
+        ListenerStatus { address: known.address, bound, listening, link, route, detail }
     }
 
     fn learn(&self, change: impl FnOnce(&mut Known)) {

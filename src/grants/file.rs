@@ -84,6 +84,12 @@ impl PolicyFile {
         Ok(Self { path: path.to_owned(), cluster, seen: stamp.clone(), read: stamp, content, policy })
     }
 
+    /// The policy that was read.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// Looks at the file now and again until shutdown.
     pub(super) fn follow(self, context: &Context) -> News {
         let loaded_at = rfc3339(context.clock.now().wall);

@@ -23,7 +23,7 @@ use crate::cache::Cache;
 use crate::cluster::{self, Found, ServiceAccounts, Unavailable};
 use crate::domain::credential::Provenance;
 use crate::domain::identity::Identity;
-use crate::domain::policy::{Case, Claimant, Exchange, Grant, Policy};
+use crate::domain::policy::{Case, Claimant, Exchange, Grant, Policy, Rule};
 use crate::domain::refusal::{Reason, Refusal};
 use crate::grants::file::{FileStatus, PolicyFile};
 use crate::grants::memo::Memo;
@@ -43,6 +43,15 @@ pub struct Config {
     pub policy: Option<PolicyFile>,
     /// `--service-account-roles`: who tells the annotations.
     pub service_accounts: Option<Arc<ApiServer>>,
+}
+
+impl Config {
+    /// Whether anybody's credentials come from STS.
+    #[must_use]
+    pub fn needs_sts(&self) -> bool {
+        let by_policy = self.policy.as_ref().is_some_and(|file| file.policy().rules().iter().any(Rule::needs_sts));
+        by_policy || self.service_accounts.is_some()
+    }
 }
 
 /// What status shows.

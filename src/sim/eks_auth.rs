@@ -41,6 +41,7 @@ pub(super) fn assume_role_for_pod_identity(
     request: &Request<Bytes>,
     expires_at: Option<SystemTime>,
 ) -> Result<Value, Fault> {
+    // The caller before what it asks, as AWS evaluates requests.
     require_node(state, request, "eks-auth", denied)?;
     let cluster = cluster_in(request.uri().path()).unwrap_or_default();
     if cluster != state.config.cluster {

@@ -49,6 +49,15 @@ impl Config {
         issuers
     }
 
+    /// The cluster whose issuer nobody but EKS can name.
+    #[must_use]
+    pub fn described_cluster(&self) -> Option<&Arc<str>> {
+        match self.places().as_slice() {
+            [Place::Eks(_)] => self.cluster.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Whom to ask for the issuer when none is configured, in this order.
     pub(super) fn places(&self) -> Vec<Place> {
         if self.mode == Mode::Delegated || !self.issuers.is_empty() {

@@ -96,6 +96,12 @@ impl Keyring {
         KeyringStatus::of(&self.shared.keys.borrow(), self.shared.context.clock.now().mono)
     }
 
+    /// Waits until each source has been asked once, also those that are found on the way.
+    pub(super) async fn attempted(&self, deadline: Instant) {
+        // Whoever waited too long sees by the status what is missing.
+        let _ = timeout_at(deadline, self.shared.keys.subscribe().wait_for(Keys::attempted)).await;
+    }
+
     /// The keys in force.
     pub(super) fn keys(&self) -> watch::Ref<'_, Keys> {
         self.shared.keys.borrow()

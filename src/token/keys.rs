@@ -175,6 +175,11 @@ impl Keys {
         self.held() && self.counting(now).all(|source| source.is_current(now))
     }
 
+    /// Whether each source has been asked once.
+    pub(super) fn attempted(&self) -> bool {
+        self.sources.iter().all(|source| source.succeeded.is_some() || source.error.is_some())
+    }
+
     /// Whether any source holds keys.
     fn held(&self) -> bool {
         self.sources.iter().any(|source| !source.keys.is_empty())

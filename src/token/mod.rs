@@ -23,6 +23,7 @@ mod rules;
 mod search;
 mod source;
 mod status;
+pub mod survey;
 #[cfg(test)]
 mod testing;
 mod verifier;

@@ -9,11 +9,15 @@ mod harness;
 #[cfg(test)]
 mod chains;
 #[cfg(test)]
+mod check;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod delegation;
 #[cfg(test)]
 mod developer;
+#[cfg(test)]
+mod drop_in;
 #[cfg(test)]
 mod eks_auth;
 #[cfg(test)]

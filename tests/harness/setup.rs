@@ -1,9 +1,9 @@
 //! How an agent is started: its flags and variables, and nothing of this machine's environment.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -19,7 +19,8 @@ use crate::harness::ports::free_address;
 /// The region of everything here.
 pub(crate) const REGION: &str = "eu-central-1";
 
-pub(super) const CREDLET: &str = env!("CARGO_BIN_EXE_credlet");
+/// The binary.
+pub(crate) const CREDLET: &str = env!("CARGO_BIN_EXE_credlet");
 
 /// No command that ends by itself takes longer.
 const END_LIMIT: Duration = Duration::from_secs(20);
@@ -32,10 +33,11 @@ const LOG: &str = "agent.log";
 pub(crate) struct Setup {
     folder: PathBuf,
     addresses: Addresses,
-    executable: PathBuf,
     flags: BTreeMap<String, String>,
     variables: BTreeMap<String, String>,
     wrapper: Vec<String>,
+    name: String,
+    line: Option<Vec<String>>,
 }
 
 impl Setup {
@@ -58,10 +60,11 @@ impl Setup {
         let setup = Self {
             folder: folder.to_owned(),
             addresses,
-            executable: CREDLET.into(),
             flags: BTreeMap::new(),
             variables: BTreeMap::new(),
             wrapper: Vec::new(),
+            name: "server".to_owned(),
+            line: None,
         };
         let setup = setup.variable("HOME", folder.display()).variable("AWS_EC2_METADATA_DISABLED", "true");
         setup.flag("run-dir", folder.join("run").display())
@@ -110,9 +113,23 @@ impl Setup {
         Self { wrapper: wrapper.iter().map(|word| (*word).to_owned()).collect(), ..self }
     }
 
-    /// From this copy of credlet.
-    pub(crate) fn executable(self, executable: &Path) -> Self {
-        Self { executable: executable.to_owned(), ..self }
+    /// By this very line in place of `credlet server` and its flags, which become variables.
+    pub(crate) fn line(self, words: &[impl AsRef<str>]) -> Self {
+        let variable =
+            |(name, value): (&String, &String)| (format!("CREDLET_{}", name.replace('-', "_").to_uppercase()), value.clone());
+        let of_flags: Vec<_> = self.flags.iter().map(variable).collect();
+        let line = Some(words.iter().map(|word| word.as_ref().to_owned()).collect());
+        Self { variables: of_flags.into_iter().chain(self.variables).collect(), flags: BTreeMap::new(), line, ..self }
+    }
+
+    /// Another command with the same flags and variables.
+    pub(crate) fn command_of(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
+    }
+
+    /// The addresses of the agent that it starts.
+    pub(crate) fn addresses(&self) -> Addresses {
+        self.addresses
     }
 
     /// What a pod's `AWS_CONTAINER_CREDENTIALS_FULL_URI` will say.
@@ -144,17 +161,20 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let executable = [self.executable.as_os_str(), OsStr::new("server")];
-        let mut words = self.wrapper.iter().map(OsStr::new).chain(executable);
-        let mut command = clean(words.next().unwrap_or_default());
+        let own = [CREDLET.to_owned(), self.name.clone()];
+        let line = self.line.as_deref().unwrap_or(&own);
+        let mut words = self.wrapper.iter().chain(line).map(String::as_str);
+        let mut command = clean(words.next().unwrap_or(CREDLET));
         command.args(words).args(self.flags.iter().map(|(name, value)| format!("--{name}={value}"))).envs(&self.variables);
         command
     }
 }
 
-/// Puts credlet where a user can reach it who can't reach its build.
-pub(crate) fn copy(path: &Path) -> std::io::Result<()> {
-    std::fs::copy(CREDLET, path).map(drop)
+/// The paths by which manifests of the EKS Pod Identity Agent start it, in `folder`: go-runner, then the agent.
+pub(crate) fn image_paths(folder: &Path) -> anyhow::Result<[String; 2]> {
+    let paths = ["go-runner", "eks-pod-identity-agent"].map(|name| folder.join(name));
+    paths.iter().try_for_each(|path| symlink(CREDLET, path))?;
+    Ok(paths.map(|path| path.display().to_string()))
 }
 
 /// One of credlet's commands with an empty environment.
@@ -164,7 +184,7 @@ pub(crate) fn credlet(name: &str) -> Command {
     command
 }
 
-fn clean(program: impl AsRef<OsStr>) -> Command {
+fn clean(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_clear().kill_on_drop(true);
     command

@@ -7,6 +7,10 @@ mod harness;
 
 // `cfg(test)`, so that clippy takes their functions for tests, which may unwrap.
 #[cfg(test)]
+mod check;
+#[cfg(test)]
+mod drop_in;
+#[cfg(test)]
 mod egress;
 #[cfg(test)]
 mod initialize;

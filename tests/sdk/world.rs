@@ -20,7 +20,7 @@ use crate::client::{Client, Fetched, Identity, Sdk};
 use crate::harness::agent::Agent;
 use crate::harness::network::{NODE, Network, Pod};
 use crate::harness::relay::Relay;
-use crate::harness::setup::{REGION, Setup, copy};
+use crate::harness::setup::{CREDLET, REGION, Setup};
 
 /// What EKS's webhook asks of the kubelet.
 const TOKEN_LIFE: Duration = Duration::from_secs(86_400);
@@ -61,12 +61,12 @@ pub(crate) struct World {
 impl Image {
     pub(crate) fn new() -> anyhow::Result<Self> {
         let folder = agents_folder()?;
-        copy(&folder.path().join("credlet"))?;
+        std::fs::copy(CREDLET, folder.path().join("credlet"))?;
         Ok(Self(folder))
     }
 
-    fn credlet(&self) -> PathBuf {
-        self.0.path().join("credlet")
+    fn credlet(&self) -> String {
+        self.0.path().join("credlet").display().to_string()
     }
 }
 
@@ -78,7 +78,7 @@ impl World {
         let config = Config { region: REGION.to_owned(), algorithm: Algorithm::Es256, ..Config::default() };
         let cloud = Cloud::start(config).await?;
         let sts = Relay::plain(HOST, cloud.sts_url().trim_start_matches("http://").parse()?).await?;
-        let setup = Setup::on_node(folder.path()).of(&cloud).under(&UNPRIVILEGED).executable(&image.credlet());
+        let setup = Setup::on_node(folder.path()).of(&cloud).under(&UNPRIVILEGED).line(&[&image.credlet(), "server"]);
         let agent = setup.start().await.with_context(|| logs(folder.path()))?;
         let spec = PodSpec::new("sdk", &sdk.to_string(), &format!("{sdk}-{case}"));
         let world = Self { cloud, agent, setup, sdk, spec, pod: network.pod(10)?, sts, folder, _network: network };

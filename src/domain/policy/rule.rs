@@ -46,6 +46,12 @@ impl Rule {
         self.targets.keys().map(String::as_str)
     }
 
+    /// Whether anything that it grants comes from STS.
+    #[must_use]
+    pub fn needs_sts(&self) -> bool {
+        self.exchange != ExchangeTemplate::PodIdentity || !self.chain.is_empty() || !self.targets.is_empty()
+    }
+
     /// Whether it is about `who`.
     pub(super) fn matches(&self, who: &Claimant) -> bool {
         self.namespace.matches(&who.namespace) && self.service_account.matches(&who.service_account)

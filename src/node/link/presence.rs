@@ -89,6 +89,15 @@ fn absent(host: IpAddr, has_link: bool) -> String {
     }
 }
 
+/// Where each of `hosts` is at this moment.
+///
+/// # Errors
+/// When the kernel does not tell. Call it inside a runtime.
+pub async fn look(hosts: &[IpAddr]) -> Result<Vec<Presence>, LinkError> {
+    let view = Netlink::open()?.view(hosts).await?;
+    Ok(hosts.iter().map(|host| Presence::of(*host, &view)).collect())
+}
+
 /// Tells `seen` where each of `hosts` is, soon and whenever that changes. Where the kernel does not tell, `part` does, and the
 /// addresses are assumed to be there.
 pub async fn follow(hosts: &[IpAddr], part: &Part, mut seen: impl FnMut(Vec<Presence>)) -> Infallible {

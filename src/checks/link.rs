@@ -1,0 +1,50 @@
+//! Where the addresses are that are served: on which link, whether that is up, and whether the main table leads there.
+
+use std::net::IpAddr;
+
+use crate::checks::{Check, Finding, Outcome};
+use crate::node::link::presence::{Bearer, Presence, Trouble, look};
+use crate::node::link::{HOSTS, NAME};
+
+/// A finding for each address but those of loopback, which need no link.
+pub(super) async fn check(hosts: &[IpAddr]) -> Vec<Finding> {
+    let watched: Vec<IpAddr> = hosts.iter().copied().filter(|host| !host.to_canonical().is_loopback()).collect();
+    if watched.is_empty() {
+        return vec![Finding::ok(Check::Link, "none is needed: only loopback is served")];
+    }
+    match look(&watched).await {
+        Ok(presences) => watched.iter().zip(&presences).map(|(host, presence)| finding(*host, presence, hosts)).collect(),
+        Err(error) => vec![Finding::warning(Check::Link, error.to_string(), "see the link by hand: ip address show")],
+    }
+}
+
+/// The node can do without IPv6 where it serves IPv4 too.
+fn finding(host: IpAddr, presence: &Presence, hosts: &[IpAddr]) -> Finding {
+    let severity = if host.is_ipv6() && hosts.iter().any(IpAddr::is_ipv4) { Outcome::Warning } else { Outcome::Failed };
+    let bad = |outcome, detail| Finding { outcome, ..Finding::failed(Check::Link, detail, remedy(host)) };
+    match presence.trouble(host) {
+        None => Finding::ok(Check::Link, place(host, presence)),
+        Some(Trouble::Unknown(_)) => bad(Outcome::Warning, format!("whether {host} is on this node can't be told")),
+        Some(Trouble::Absent(_)) if matches!(presence, Presence::Absent { has_link: false }) && HOSTS.contains(&host) => {
+            bad(severity, format!("{host} is not on this node, and there is no link {NAME}"))
+        }
+        Some(Trouble::Absent(detail) | Trouble::Down(detail)) => bad(severity, detail),
+        // The kernel delivers all the same; only who routes by the main table alone does not get there.
+        Some(Trouble::Unrouted(detail)) => bad(Outcome::Warning, detail),
+    }
+}
+
+fn place(host: IpAddr, presence: &Presence) -> String {
+    match presence {
+        Presence::On(Bearer { link, route: Some(_), .. }) => format!("{host} is on {link}, which is up and routed"),
+        Presence::On(Bearer { link, .. }) => format!("{host} is on {link}, which is up"),
+        Presence::Unseen | Presence::Assumed | Presence::Absent { .. } => format!("{host} needs none"),
+    }
+}
+
+fn remedy(host: IpAddr) -> &'static str {
+    match HOSTS.contains(&host) {
+        true => "run `credlet initialize` with the capability NET_ADMIN: it makes and mends link, addresses and routes",
+        false => "give the node this address, or compare --bind-hosts with those that it has",
+    }
+}

@@ -1,0 +1,270 @@
+//! `credlet check`: a node that can serve, and one thing wrong at a time.
+
+use std::time::Duration;
+
+use credlet::base::clock::Clock;
+use credlet::sim::cloud::{self, Cloud};
+use credlet::sim::fault::Fault;
+use credlet::sim::script::{Behaviour, Operation};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use crate::harness::agent::Agent;
+use crate::harness::config_map::ConfigMap;
+use crate::harness::setup::{CREDLET, Setup};
+use crate::world::{World, cloud, config};
+
+/// What a check printed, and how it ended.
+struct Checked {
+    code: Option<i32>,
+    text: String,
+}
+
+impl Checked {
+    /// The only line that begins so.
+    fn line(&self, outcome: &str, check: &str) -> &str {
+        let lines: Vec<_> = self.text.lines().filter(|line| line.starts_with(&format!("{outcome:7}  {check} "))).collect();
+        assert_eq!(lines.len(), 1, "{outcome} {check} in\n{}", self.text);
+        lines[0]
+    }
+
+    /// Checks that one line failed, naming that and the remedy, and no other.
+    fn fails(&self, check: &str, texts: &[&str]) {
+        assert_eq!(self.code, Some(1), "{}", self.text);
+        let line = self.line("failed", check);
+        assert!(texts.iter().all(|text| line.contains(text)) && line.contains(". Remedy: "), "{texts:?} in\n{}", self.text);
+        assert_eq!(self.text.lines().filter(|line| line.starts_with("failed")).count(), 1, "{}", self.text);
+    }
+
+    /// Checks that one line warns of that, and none fails.
+    fn warns(&self, check: &str, text: &str) {
+        assert_eq!(self.code, Some(0), "{}", self.text);
+        assert!(self.line("warning", check).contains(text), "{text} in\n{}", self.text);
+    }
+}
+
+async fn checked(setup: Setup) -> Checked {
+    let begun = Clock::System.now().mono;
+    let output = setup.command_of("check").end().await.unwrap();
+    assert!(Clock::System.now().mono - begun < Duration::from_secs(10), "it takes too long");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    Checked { code: output.status.code(), text }
+}
+
+/// A node of that cloud with nothing wrong.
+fn node(cloud: &Cloud) -> (Setup, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    (Setup::on_loopback(folder.path()).unwrap().of(cloud), folder)
+}
+
+/// A check of a node that is set up as `change` says.
+async fn check_with(cloud: &Cloud, change: impl FnOnce(Setup) -> Setup) -> Checked {
+    let (setup, _folder) = node(cloud);
+    checked(change(setup)).await
+}
+
+#[tokio::test]
+async fn a_node_that_can_serve() {
+    let cloud = cloud().await;
+    let (setup, _folder) = node(&cloud);
+    let address = setup.addresses().credentials;
+    let checked = checked(setup).await;
+    assert_eq!(checked.code, Some(0), "{}", checked.text);
+    for (check, text) in [
+        ("configuration", "no faults"),
+        ("agent", "none answers"),
+        ("right", "may be bound"),
+        ("port", &format!("{address} is free")),
+        ("link", "only loopback"),
+        ("region", "eu-central-1"),
+        ("credentials", "from EnvVars, without an end"),
+        ("keys", &format!("1 of {}, from {}", cloud.issuer(), cloud.jwks_url())),
+        ("permission", "eks-auth:AssumeRoleForPodIdentity is allowed"),
+        ("clock", "that of AWS"),
+    ] {
+        assert!(checked.line("ok", check).contains(text), "{text} in\n{}", checked.text);
+    }
+    assert_eq!(checked.text.lines().count(), 10, "{}", checked.text);
+    let (_, secret) = cloud.node_credentials();
+    assert!(!checked.text.contains(secret.expose()));
+}
+
+#[tokio::test]
+async fn as_json() {
+    let cloud = cloud().await;
+    let checked = check_with(&cloud, |setup| setup.line(&[CREDLET, "check", "--json"])).await;
+    assert_eq!(checked.code, Some(0), "{}", checked.text);
+    let document: Value = serde_json::from_str(&checked.text).unwrap();
+    let region = document.as_array().unwrap().iter().find(|finding| finding["check"] == "region").unwrap();
+    assert_eq!((region["outcome"].as_str(), region["detail"].as_str()), (Some("ok"), Some("eu-central-1")));
+}
+
+#[tokio::test]
+async fn faults_of_the_configuration_are_told_at_once() {
+    let cloud = cloud().await;
+    let map = ConfigMap::new("policy.yaml", "rules: [{ match: { namespace: ns }, colour: red }]").unwrap();
+    let checked = check_with(&cloud, |setup| setup.flag("policy", map.path().display()).flag("port", "eighty")).await;
+    assert_eq!(checked.code, Some(64), "{}", checked.text);
+    let told = |text: &str| {
+        checked.text.lines().filter(|line| line.starts_with("failed   configuration") && line.contains(text)).count()
+    };
+    assert_eq!(told("--port: \"eighty\""), 1, "{}", checked.text);
+    assert!(told("--policy: ") >= 2, "{}", checked.text);
+}
+
+#[tokio::test]
+async fn no_region() {
+    let cloud = cloud().await;
+    let checked = check_with(&cloud, |setup| setup.without_variable("AWS_REGION")).await;
+    assert_eq!(checked.code, Some(1));
+    assert!(checked.line("failed", "region").contains("none is known. Remedy: set AWS_REGION"), "{}", checked.text);
+    assert!(
+        checked.line("failed", "permission").contains("AssumeRoleForPodIdentity: no AWS region is known"),
+        "{}",
+        checked.text
+    );
+}
+
+#[tokio::test]
+async fn no_credentials() {
+    let cloud = cloud().await;
+    let without = |setup: Setup| setup.without_variable("AWS_ACCESS_KEY_ID").without_variable("AWS_SECRET_ACCESS_KEY");
+    let checked = check_with(&cloud, without).await;
+    assert_eq!(checked.code, Some(1));
+    assert!(checked.line("failed", "credentials").contains("Remedy: give the node an instance profile"), "{}", checked.text);
+    assert!(checked.line("failed", "permission").contains("no credentials"), "{}", checked.text);
+    let file = check_with(&cloud, |setup| without(setup).flag("rotate-credentials", "true")).await;
+    assert!(file.line("failed", "credentials").contains("Remedy: let SSM or IAM Roles Anywhere write"), "{}", file.text);
+}
+
+#[tokio::test]
+async fn aws_away() {
+    let cloud = cloud().await;
+    let away = check_with(&cloud, |setup| setup.flag("endpoint", "http://127.0.0.1:1")).await;
+    away.fails("permission", &["eks-auth:AssumeRoleForPodIdentity: AWS is not available", "let this node reach it"]);
+    away.line("warning", "clock");
+    cloud.script().always(Operation::EksAuth, Behaviour::Hang);
+    check_with(&cloud, |setup| setup).await.fails("permission", &["timed out", "let this node reach it"]);
+}
+
+#[tokio::test]
+async fn permissions_missing() {
+    let cloud = cloud().await;
+    let message = "User: arn:aws:sts::1:assumed-role/node is not authorized to perform: eks-auth:AssumeRoleForPodIdentity";
+    cloud.script().always(Operation::EksAuth, Fault { message: message.into(), ..Fault::access_denied() }.into());
+    check_with(&cloud, |setup| setup).await.fails("permission", &["is refused", "AmazonEKSWorkerNodePolicy"]);
+    cloud.script().always(Operation::EksAuth, Fault::throttling().into());
+    check_with(&cloud, |setup| setup).await.warns("permission", "can't be told: AWS throttles");
+    cloud.script().always(Operation::EksAuth, Fault::invalid_parameter().into());
+    check_with(&cloud, |setup| setup).await.warns("permission", "can't be told: InvalidParameterException");
+    cloud.script().clear();
+    let other = check_with(&cloud, |setup| setup.flag("cluster-name", "other")).await;
+    other.fails("permission", &["no cluster other", "compare --cluster-name and AWS_REGION"]);
+    let secret = check_with(&cloud, |setup| setup.variable("AWS_SECRET_ACCESS_KEY", "wrong")).await;
+    secret.fails("permission", &["InvalidSignatureException", "mend region, credentials and clock"]);
+    assert!(!secret.text.contains("wrong"));
+}
+
+#[tokio::test]
+async fn the_issuer_by_eks() {
+    let cloud = cloud().await;
+    let searching = |setup: Setup| setup.without_flag("issuer");
+    let found = check_with(&cloud, searching).await;
+    assert!(found.code == Some(0) && found.text.contains("eks:DescribeCluster is allowed"), "{}", found.text);
+    assert!(found.line("ok", "keys").contains(cloud.issuer()), "{}", found.text);
+    let denied = || Fault::new(403, "AccessDeniedException", "User: x is not authorized to perform: eks:DescribeCluster");
+    cloud.script().always(Operation::DescribeCluster, denied().into());
+    let auto = check_with(&cloud, searching).await;
+    auto.warns("permission", "the node's role lacks the permission eks:DescribeCluster");
+    auto.warns("keys", "EKS Auth alone verifies tokens");
+    let local = check_with(&cloud, |setup| searching(setup).flag("token-verification", "local")).await;
+    assert_eq!(local.code, Some(1), "{}", local.text);
+    assert!(local.line("failed", "permission").contains("AmazonEKSWorkerNodePolicy"), "{}", local.text);
+    local.line("failed", "keys");
+}
+
+#[tokio::test]
+async fn keys_away() {
+    let cloud = cloud().await;
+    cloud.script().always(Operation::Jwks, Fault::new(500, "x", "down").into());
+    let local = check_with(&cloud, |setup| setup.flag("token-verification", "local")).await;
+    local.fails("keys", &["/openid/v1/jwks", "status 500", "let this node reach it", "--issuer ISS=KEYS"]);
+    check_with(&cloud, |setup| setup).await.warns("keys", "EKS Auth alone verifies tokens until it does");
+    cloud.script().always(Operation::Jwks, Behaviour::Hang);
+    let hangs = check_with(&cloud, |setup| setup.flag("token-verification", "local")).await;
+    hangs.fails("keys", &["timed out"]);
+}
+
+#[tokio::test]
+async fn the_clock() {
+    for (seconds, code) in [(90_i64, 1), (-90, 1), (20, 0)] {
+        let clock = Clock::simulated(Clock::System.now().wall);
+        clock.step(seconds);
+        let cloud = Cloud::start(cloud::Config { clock, ..config() }).await.unwrap();
+        let checked = check_with(&cloud, |setup| setup).await;
+        if code == 0 {
+            checked.warns("clock", "s behind that of AWS");
+        } else {
+            let direction = if seconds > 0 { "behind" } else { "ahead of" };
+            checked.fails("clock", &[direction, "chrony"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn sts_where_it_is_needed() {
+    let cloud = cloud().await;
+    let rule = "match: { namespace: ns, serviceAccount: sa }, role: 'arn:aws:iam::111122223333:role/r'";
+    let map = ConfigMap::new("policy.yaml", &format!("rules: [{{ {rule} }}]")).unwrap();
+    let by_policy = |setup: Setup| setup.without_flag("cluster-name").flag("policy", map.path().display());
+    let reached = check_with(&cloud, by_policy).await;
+    assert!(reached.code == Some(0) && reached.line("ok", "reach").contains("STS answers"), "{}", reached.text);
+    assert!(reached.line("ok", "credentials").contains("none are needed"), "{}", reached.text);
+    let away = check_with(&cloud, |setup| by_policy(setup).variable("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1")).await;
+    away.fails("reach", &["STS: AWS is not available", "AWS_ENDPOINT_URL_STS"]);
+}
+
+#[tokio::test]
+async fn a_port_that_another_process_holds() {
+    let cloud = cloud().await;
+    let (setup, _folder) = node(&cloud);
+    let addresses = setup.addresses();
+    let holder = TcpListener::bind(addresses.credentials).await.unwrap();
+    let uid = nix::unistd::geteuid();
+    let taken = checked(setup.clone()).await;
+    taken.fails(
+        "port",
+        &[&format!("{} is held by another process, of uid {uid}", addresses.credentials), "the moment it is free"],
+    );
+    drop(holder);
+    let _holder = TcpListener::bind(addresses.metrics).await.unwrap();
+    let metrics = checked(setup).await;
+    let line = metrics.text.lines().find(|line| line.starts_with("warning  port")).unwrap();
+    assert!(metrics.code == Some(0) && line.contains("choose another --metrics-port"), "{}", metrics.text);
+}
+
+#[tokio::test]
+async fn beside_the_running_agent() {
+    let cloud = cloud().await;
+    let (setup, _folder) = node(&cloud);
+    let _agent: Agent = setup.start().await.unwrap();
+    let beside = checked(setup.clone()).await;
+    assert_eq!(beside.code, Some(0), "{}", beside.text);
+    assert!(beside.line("ok", "agent").contains("runs here and is ready"), "{}", beside.text);
+    assert!(beside.line("ok", "port").contains("held by the agent that runs here"), "{}", beside.text);
+    let elsewhere = checked(setup.flag("run-dir", "/nowhere")).await;
+    elsewhere.fails("port", &["held by another process"]);
+}
+
+#[tokio::test]
+async fn an_agent_that_is_not_ready_says_why() {
+    let cloud = cloud().await;
+    cloud.script().always(Operation::Jwks, Fault::new(500, "x", "down").into());
+    let mut world = World::begin(cloud, |setup| setup.flag("token-verification", "local")).await;
+    world.agent.pending("keys").await.unwrap();
+    let (setup, _folder) = node(&world.cloud);
+    let checked = checked(setup.flag("run-dir", world.agent.run_dir().display())).await;
+    assert!(checked.line("warning", "agent").contains("is not ready: keys: "), "{}", checked.text);
+}
