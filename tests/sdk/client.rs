@@ -103,14 +103,14 @@ impl Sdk {
     /// The client's program and arguments with an environment that holds nothing but PATH.
     pub(crate) fn command(self) -> anyhow::Result<Command> {
         match self {
-            Self::Boto3 => script("python", "python/client.py"),
-            Self::Cli => script("python", "cli/client.py"),
+            Self::Boto3 => script("python", "python/boto.py"),
+            Self::Cli => script("python", "python/cli.py"),
             Self::JavaScript => node(),
             Self::Go => Ok(clean(installed("go")?.join("client"))),
             Self::Java => java(),
             Self::Rust => rust(),
-            Self::Crt => script("crt", "crt/client.py"),
-            Self::Cpp => script("cpp", "cpp/client.py"),
+            Self::Crt => script("crt", "python/crt.py"),
+            Self::Cpp => script("cpp", "python/cpp.py"),
         }
     }
 }

@@ -1,4 +1,4 @@
-// AWS SDK for Go v2 behind the protocol of all clients here (see ../python/client.py).
+// AWS SDK for Go v2 behind the protocol of all clients here (see ../python/protocol.py).
 package main
 
 import (

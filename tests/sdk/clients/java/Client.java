@@ -8,7 +8,7 @@ import software.amazon.awssdk.auth.credentials.AwsCredentialsProvider;
 import software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider;
 import software.amazon.awssdk.services.sts.StsClient;
 
-/** AWS SDK for Java v2 behind the protocol of all clients here (see ../python/client.py). */
+/** AWS SDK for Java v2 behind the protocol of all clients here (see ../python/protocol.py). */
 final class Client {
     private static final Gson JSON = new Gson();
 

@@ -1,4 +1,4 @@
-// AWS SDK for JavaScript v3 behind the protocol of all clients here (see ../python/client.py).
+// AWS SDK for JavaScript v3 behind the protocol of all clients here (see ../python/protocol.py).
 // CommonJS, because only `require` looks in NODE_PATH: the packages are installed outside of the source tree.
 "use strict";
 

@@ -1,4 +1,4 @@
-//! AWS SDK for Rust behind the protocol of all clients here (see ../python/client.py), in this test's own binary.
+//! AWS SDK for Rust behind the protocol of all clients here (see ../python/protocol.py), in this test's own binary.
 //!
 //! `access_key_id` is left out: the client keeps what it fetched to itself, and asking the chain again would be a second fetch.
 

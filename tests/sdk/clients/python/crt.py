@@ -1,11 +1,9 @@
-"""The AWS Common Runtime behind the protocol of all clients here (see ../python/client.py): its default chain, its signer.
+"""The AWS Common Runtime: its default chain, its signer.
 
 It has no client of STS, so the call to `AWS_ENDPOINT_URL_STS` is written by hand.
 """
 
-import json
 import os
-import sys
 import urllib.request
 from io import BytesIO
 from urllib.parse import urlsplit
@@ -13,6 +11,7 @@ from urllib.parse import urlsplit
 from awscrt.auth import AwsCredentialsProvider, AwsSigningConfig, aws_sign_request
 from awscrt.http import HttpHeaders, HttpRequest
 from awscrt.io import ClientBootstrap, InputStream
+from protocol import serve
 
 STS = os.environ["AWS_ENDPOINT_URL_STS"]
 BODY = b"Action=GetCallerIdentity&Version=2011-06-15"
@@ -29,7 +28,7 @@ def identity(request):
     with urllib.request.urlopen(signed(credentials), timeout=LIMIT_SECONDS) as answer:
         text = answer.read().decode()
     arn = text.partition("<Arn>")[2].partition("</Arn>")[0]
-    return {"ok": True, "arn": arn, "access_key_id": credentials.access_key_id}
+    return {"arn": arn, "access_key_id": credentials.access_key_id}
 
 
 def signed(credentials):
@@ -43,12 +42,4 @@ def signed(credentials):
     return urllib.request.Request(f"{STS}/", BODY, dict(request.headers))
 
 
-def attempt(request):
-    try:
-        return identity(request)
-    except Exception as error:
-        return {"ok": False, "error": f"{type(error).__name__}: {error}"}
-
-
-for line in sys.stdin:
-    print(json.dumps(attempt(line.strip())), flush=True)
+serve(identity)

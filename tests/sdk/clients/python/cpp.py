@@ -1,14 +1,13 @@
-"""AWS SDK for C++ behind the protocol of all clients here (see ../python/client.py), as pyarrow's file system of S3 brings it.
+"""AWS SDK for C++, as pyarrow's file system of S3 brings it.
 
 It calls no STS. The S3 that it asks is in this process, says that an empty object is there, and reads the access key from the signature.
 """
 
-import json
 import os
-import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+from protocol import serve
 from pyarrow.fs import S3FileSystem
 
 file_system = None
@@ -36,17 +35,11 @@ def identity(request):
     signatures.clear()
     file_system.get_file_info("bucket/key")
     access_key_id = signatures[-1].partition("Credential=")[2].partition("/")[0]
-    return {"ok": True, "access_key_id": access_key_id} if access_key_id else {"ok": False, "error": "the request is not signed"}
-
-
-def attempt(request):
-    try:
-        return identity(request)
-    except Exception as error:
-        return {"ok": False, "error": f"{type(error).__name__}: {error}"}
+    if not access_key_id:
+        raise PermissionError("the request is not signed")
+    return {"access_key_id": access_key_id}
 
 
 server = ThreadingHTTPServer(("127.0.0.1", 0), S3)
 Thread(target=server.serve_forever, daemon=True).start()
-for line in sys.stdin:
-    print(json.dumps(attempt(line.strip())), flush=True)
+serve(identity)
