@@ -1,10 +1,18 @@
 //! Where the addresses are that are served: on which link, whether that is up, and whether the main table leads there.
 
 use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::checks::{Check, Finding, Outcome};
 use crate::node::link::presence::{Bearer, Presence, Trouble, look};
 use crate::node::link::{HOSTS, NAME};
+
+/// The kernel answers within milliseconds.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+const BY_HAND: &str = "see for yourself: ip address show";
 
 /// A finding for each address but those of loopback, which need no link.
 pub(super) async fn check(hosts: &[IpAddr]) -> Vec<Finding> {
@@ -12,9 +20,10 @@ pub(super) async fn check(hosts: &[IpAddr]) -> Vec<Finding> {
     if watched.is_empty() {
         return vec![Finding::ok(Check::Link, "none is needed: only loopback is served")];
     }
-    match look(&watched).await {
-        Ok(presences) => watched.iter().zip(&presences).map(|(host, presence)| finding(*host, presence, hosts)).collect(),
-        Err(error) => vec![Finding::warning(Check::Link, error.to_string(), "see the link by hand: ip address show")],
+    match timeout(PATIENCE, look(&watched)).await {
+        Err(_) => vec![Finding::warning(Check::Link, "the kernel does not tell of it in time", BY_HAND)],
+        Ok(Ok(presences)) => watched.iter().zip(&presences).map(|(host, presence)| finding(*host, presence, hosts)).collect(),
+        Ok(Err(error)) => vec![Finding::warning(Check::Link, error.to_string(), BY_HAND)],
     }
 }
 

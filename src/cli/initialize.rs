@@ -68,6 +68,7 @@ async fn make(kind: &str) -> anyhow::Result<ExitCode> {
 
 /// Ends with a signal, or with an error.
 async fn watch(kind: &str) -> anyhow::Result<ExitCode> {
+    tracing::info!("link {NAME} is watched");
     let mut log = Log::default();
     tokio::select! {
         ended = link::keep(kind, &Clock::System, |step| log.tell(step)) => match ended? {},

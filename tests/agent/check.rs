@@ -150,6 +150,24 @@ async fn aws_away() {
 }
 
 #[tokio::test]
+async fn nothing_that_hangs_is_waited_for() {
+    let cloud = cloud().await;
+    for operation in [Operation::EksAuth, Operation::DescribeCluster, Operation::Discovery] {
+        cloud.script().always(operation, Behaviour::Hang);
+    }
+    let all = check_with(&cloud, |setup| setup.without_flag("issuer").flag("token-verification", "local")).await;
+    assert_eq!(all.text.lines().filter(|line| line.starts_with("failed")).count(), 3, "{}", all.text);
+    let metadata = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", metadata.local_addr().unwrap());
+    let without = |setup: Setup| setup.without_variable("AWS_EC2_METADATA_DISABLED").without_variable("AWS_ACCESS_KEY_ID");
+    let metadata = |setup: Setup| without(setup).variable("AWS_EC2_METADATA_SERVICE_ENDPOINT", &url);
+    let credentials = check_with(&cloud, metadata).await;
+    assert!(credentials.line("failed", "credentials").contains("Remedy: "), "{}", credentials.text);
+    let region = check_with(&cloud, |setup| metadata(setup).without_variable("AWS_REGION")).await;
+    assert!(region.line("failed", "region").contains("Remedy: set AWS_REGION"), "{}", region.text);
+}
+
+#[tokio::test]
 async fn permissions_missing() {
     let cloud = cloud().await;
     let message = "User: arn:aws:sts::1:assumed-role/node is not authorized to perform: eks-auth:AssumeRoleForPodIdentity";

@@ -77,10 +77,11 @@ fn the_link_is_made_once() {
         let stdout = succeeds(&[KIND]).await;
         assert!(stdout.starts_with(MADE) && stdout.lines().count() == WHOLE.len(), "{stdout}");
         assert_eq!(pieces(), WHOLE);
-        let before = shown("address show") + &shown("route show table all") + &shown("-6 route show table all");
+        let all = || ["-d link show", "-4 address show", "route show", "-6 route show"].map(shown);
+        let before = all();
         let stdout = succeeds(&[KIND]).await;
         assert!(stdout.lines().all(|line| line.starts_with("there already: ")), "{stdout}");
-        assert_eq!(shown("address show") + &shown("route show table all") + &shown("-6 route show table all"), before);
+        assert_eq!(all(), before);
     });
 }
 

@@ -24,9 +24,16 @@ const ADDRESS: &str = "169.254.170.23:80";
 /// What disappears must be back after this.
 const PROMISE: Duration = Duration::from_secs(1);
 const WAIT_LIMIT: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(1);
 
 fn now() -> Instant {
     Clock::System.now().mono
+}
+
+/// All capabilities dropped but one.
+fn only(capability: &str) -> [String; 4] {
+    let bounding_set = format!("--bounding-set=-all,+{capability}");
+    ["/usr/bin/setpriv".to_owned(), bounding_set, "--inh-caps=-all".to_owned(), "--no-new-privs".to_owned()]
 }
 
 /// `credlet initialize --watch`, with no capability but that which it needs.
@@ -37,13 +44,27 @@ struct Keeper {
 
 impl Keeper {
     async fn start(node: &Node) -> Self {
-        let log = node.folder().join("initialize.log");
-        let mut command = Command::new("/usr/bin/setpriv");
-        command.args(["--bounding-set=-all,+net_admin", "--inh-caps=-all", "--no-new-privs"]);
-        command.args([env!("CARGO_BIN_EXE_credlet"), "initialize", "--watch", KIND, "--log-format=text"]);
+        Self::start_as(node, "initialize").await
+    }
+
+    async fn start_as(node: &Node, name: &str) -> Self {
+        let log = node.folder().join(format!("{name}.log"));
+        let [setpriv, dropped @ ..] = only("net_admin");
+        let mut command = Command::new(setpriv);
+        command.args(dropped).args([
+            env!("CARGO_BIN_EXE_credlet"),
+            "initialize",
+            "--watch",
+            KIND,
+            "--log-format=text",
+            "--verbosity=debug",
+        ]);
         command.stderr(std::fs::File::create(&log).unwrap()).stdout(Stdio::null()).kill_on_drop(true);
         let keeper = Self { process: command.spawn().unwrap(), log };
-        whole().await;
+        // The last of what it sees to when it begins.
+        while !keeper.log().contains("main-table route to fd00:ec2::23/128") {
+            tokio::time::sleep(POLL).await;
+        }
         keeper
     }
 
@@ -70,7 +91,7 @@ impl Keeper {
 async fn whole() {
     let complete = async {
         while inspect().await.unwrap().missing().next().is_some() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(POLL).await;
         }
     };
     tokio::time::timeout(WAIT_LIMIT, complete).await.unwrap_or_else(|_| panic!("{:?} is there", pieces()));
@@ -83,7 +104,7 @@ async fn undo(keeper: &Keeper, command: &str) -> Duration {
     assert!(done.success(), "{command}");
     while keeper.made() == made {
         assert!(now() - begin < WAIT_LIMIT, "{command}: {}", keeper.log());
-        tokio::task::yield_now().await;
+        tokio::time::sleep(POLL).await;
     }
     whole().await;
     now() - begin
@@ -107,7 +128,7 @@ impl Client {
             } else {
                 self.failed.borrow_mut().push(begin);
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 
@@ -115,7 +136,7 @@ impl Client {
     async fn be_served(&self) {
         let enough = self.served.get() + 20;
         while self.served.get() < enough {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 }
@@ -174,9 +195,23 @@ fn each_thing_put_back_is_a_line_and_a_signal_ends_it_well() {
         let begun = keeper.log();
         undo(&keeper, "address delete fd00:ec2::23/128 dev pod-id-link0").await;
         let log = keeper.log();
-        let told: Vec<_> = log.strip_prefix(&begun).unwrap().lines().collect();
+        let told: Vec<_> = log.strip_prefix(&begun).unwrap().lines().filter(|line| line.contains("INFO")).collect();
         assert!(told.len() == 1 && told[0].contains("made: address fd00:ec2::23/128 on pod-id-link0"), "{log}");
         assert_eq!(keeper.end(Signal::SIGINT).await, Some(0));
+    });
+}
+
+#[test]
+fn two_of_them_do_not_quarrel() {
+    on_a_bare_node(async |node| {
+        let keepers = [Keeper::start(&node).await, Keeper::start_as(&node, "other").await];
+        for _ in 0..5 {
+            ip("link delete pod-id-link0");
+            whole().await;
+        }
+        for keeper in keepers {
+            assert_eq!(keeper.end(Signal::SIGTERM).await, Some(0));
+        }
     });
 }
 
@@ -188,7 +223,7 @@ fn what_cannot_be_put_back_is_told_and_tried_again() {
         ip("link set other0 up");
         ip("route replace 169.254.170.23/32 dev other0 scope link");
         while !keeper.log().contains("another route to 169.254.170.23") {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(POLL).await;
         }
         ip("route delete 169.254.170.23/32 dev other0");
         whole().await;
@@ -231,7 +266,7 @@ fn a_node_without_ipv6_is_kept_and_given_ipv6_when_it_is_there() {
         let keeper = Keeper::start(&node).await;
         std::fs::write("/proc/sys/net/ipv6/conf/pod-id-link0/disable_ipv6", "1").unwrap();
         while !keeper.log().contains("fd00:ec2::23 is left out") {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(POLL).await;
         }
         std::fs::write("/proc/sys/net/ipv6/conf/pod-id-link0/disable_ipv6", "0").unwrap();
         whole().await;
@@ -278,7 +313,8 @@ fn an_agent_listens_before_the_address_comes() {
 fn an_agent_tells_that_the_link_is_gone_and_serves_when_it_is_back() {
     on_a_bare_node(async |node| {
         assert_eq!(initialize(&[KIND]).await.status.code(), Some(0));
-        let mut agent = node.setup().start().await.unwrap();
+        let dropped = only("net_bind_service");
+        let mut agent = node.setup().under(&dropped.each_ref().map(String::as_str)).start().await.unwrap();
         assert_eq!((node.ask(&agent).await.status, up(&agent).await), (200, 1));
         for command in ["link delete pod-id-link0", "link set pod-id-link0 down"] {
             ip(command);
@@ -294,6 +330,23 @@ fn an_agent_tells_that_the_link_is_gone_and_serves_when_it_is_back() {
             agent.become_ready().await.unwrap();
             assert_eq!((node.ask(&agent).await.status, up(&agent).await), (200, 1));
         }
+    });
+}
+
+#[test]
+fn a_restless_link_confuses_nobody() {
+    on_a_bare_node(async |node| {
+        let keeper = Keeper::start(&node).await;
+        let mut agent = node.setup().start().await.unwrap();
+        for _ in 0..15 {
+            // In the midst of being put back it may be missing.
+            Command::new("ip").args(["link", "delete", "pod-id-link0"]).output().await.unwrap();
+        }
+        whole().await;
+        agent.become_ready().await.unwrap();
+        assert_eq!((node.ask(&agent).await.status, up(&agent).await), (200, 1));
+        assert!(!agent.log().contains("can't be watched"), "{}", agent.log());
+        assert_eq!(keeper.end(Signal::SIGTERM).await, Some(0));
     });
 }
 

@@ -97,7 +97,7 @@ impl Netlink {
             wanted.attributes.push(RouteAttribute::Oif(index));
             let messages = self.handle.route().get(wanted).execute().try_collect::<Vec<_>>().await;
             match messages.map_err(LinkError::kernel("read this node's routes")) {
-                Err(error) if is_without_table(&error) => (),
+                Err(error) if has_no_routes(&error) => (),
                 messages => routed.extend(messages?.iter().filter(|route| is_over(route, index)).filter_map(destination)),
             }
         }
@@ -106,9 +106,9 @@ impl Netlink {
     }
 }
 
-/// A main table that nobody has written to yet, or a family that the kernel has not.
-fn is_without_table(error: &LinkError) -> bool {
-    matches!(error.errno(), Some(Errno::ENOENT | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP))
+/// A main table that nobody has written to yet, a family that the kernel has not, or a link that is gone by now.
+fn has_no_routes(error: &LinkError) -> bool {
+    matches!(error.errno(), Some(Errno::ENOENT | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP | Errno::ENODEV))
 }
 
 fn link(message: &LinkMessage) -> Option<Link> {

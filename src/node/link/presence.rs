@@ -72,7 +72,8 @@ impl Presence {
 
     fn of(host: IpAddr, view: &View) -> Self {
         let bears = |link: &&Link| view.addresses.iter().any(|at| at.host == host && at.link == link.index && at.usable);
-        match view.own.iter().chain(&view.others).filter(bears).max_by_key(|link| link.up) {
+        // Of equals the last: the node's own link.
+        match view.others.iter().chain(&view.own).filter(bears).max_by_key(|link| link.up) {
             None => Self::Absent { has_link: view.own.is_some() },
             Some(link) => {
                 let route = (link.name == NAME).then(|| view.routes.contains(&host));
@@ -162,6 +163,8 @@ mod tests {
         let on_lo = Presence::On(Bearer { link: "lo".into(), up: true, route: None });
         assert_eq!(Presence::of(HOSTS[0], &both), on_lo);
         assert_eq!(on_lo.trouble(HOSTS[0]), None);
+        let both_up = View { own: Some(link(7, NAME, true)), ..both.clone() };
+        assert_eq!(Presence::of(HOSTS[0], &both_up), Presence::On(Bearer { link: NAME.into(), up: true, route: Some(false) }));
         assert_eq!(Presence::of(HOSTS[1], &both), Presence::Absent { has_link: true });
     }
 }
