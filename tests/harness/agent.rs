@@ -81,6 +81,13 @@ impl Agent {
         value.unwrap_or("0").parse().context("a sample that is no number")
     }
 
+    /// How many requests for credentials it has had, by its own metrics.
+    pub(crate) async fn all_requests(&self) -> anyhow::Result<u64> {
+        let metrics = self.scrape().await?.body;
+        let samples = metrics.lines().filter(|line| line.starts_with("credlet_requests_total{"));
+        samples.map(|line| line.rsplit(' ').next().unwrap_or_default().parse::<u64>().context("a sample that is no number")).sum()
+    }
+
     /// How many requests for credentials came to `outcome`, by its own metrics.
     pub(crate) async fn requests(&self, outcome: &str) -> anyhow::Result<u64> {
         self.sample(&format!("credlet_requests_total{{outcome=\"{outcome}\"}}")).await
@@ -150,14 +157,28 @@ impl Agent {
         waited.unwrap_or_else(|_| Err(anyhow!("it does not come"))).with_context(|| self.log())
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> anyhow::Result<Pid> {
+        Ok(Pid::from_raw(self.process.id().context("it has ended")?.try_into()?))
+    }
+
     /// Sends SIGTERM, as the kubelet does.
     pub(crate) fn terminate(&self) -> anyhow::Result<()> {
-        let pid = self.process.id().and_then(|id| i32::try_from(id).ok()).context("it has ended")?;
-        Ok(kill(Pid::from_raw(pid), Signal::SIGTERM)?)
+        Ok(kill(self.pid()?, Signal::SIGTERM)?)
     }
 
     /// Waits for its end.
     pub(crate) async fn ended(mut self) -> anyhow::Result<ExitStatus> {
+        self.wait().await
+    }
+
+    /// Ends it; another one may be put in its place.
+    pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
+        self.terminate()?;
+        self.wait().await.map(drop)
+    }
+
+    async fn wait(&mut self) -> anyhow::Result<ExitStatus> {
         Ok(tokio::time::timeout(WAIT_LIMIT, self.process.wait()).await.context("it does not end")??)
     }
 }

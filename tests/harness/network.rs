@@ -14,11 +14,16 @@ use anyhow::{Context, anyhow, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
 use tokio::runtime::{Builder, Handle};
 
+use crate::harness::setup::CREDLET;
+
 /// At which pods reach what listens on the node.
 pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 
 /// The node's end of every veth pair, so that pods need not ask for it.
 const GATEWAY_MAC: &str = "ee:ee:ee:ee:ee:ee";
+
+/// It behaves as a `dummy` link does, and is there in kernels that have no such links.
+const LINK_KIND: &str = "ifb";
 
 /// No connection takes longer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
@@ -58,6 +63,16 @@ impl Network {
         let node = Namespace::new()?;
         node.ip(&format!("address add {NODE}/32 dev lo"))?;
         Ok(Self { node })
+    }
+
+    /// Makes the link and the addresses of EKS Pod Identity, by `credlet initialize` with no more rights than it needs.
+    pub(crate) async fn initialize(&self) -> anyhow::Result<()> {
+        let mut command = tokio::process::Command::new("/usr/bin/setpriv");
+        command.args(["--no-new-privs", "--bounding-set=-all,+net_admin", CREDLET, "initialize", "--link-kind", LINK_KIND]);
+        command.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let output = self.node.spawn(&mut command)?.wait_with_output().await?;
+        ensure!(output.status.success(), "credlet initialize: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
     }
 
     /// A new pod with the addresses `192.0.2.NUMBER` and `2001:db8::NUMBER`, on the node's link `vethNUMBER`. The number in IPv6

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirec
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
+use url::{Position, Url};
 
 /// Longer heads are none.
 const HEAD_BYTES: usize = 64 * 1024;
@@ -96,6 +97,18 @@ impl Relay {
         .await
     }
 
+    /// An HTTP proxy on `host` that passes a plain request on to where it asks to go, and names itself in it (RFC 9110 §7.6.3).
+    pub(crate) async fn forward_proxy(host: IpAddr) -> anyhow::Result<Self> {
+        Self::start(host, move |mut stream, heads| async move {
+            let head = read_head(&mut stream, &heads).await?;
+            let (authority, head) = in_origin_form(&String::from_utf8(head)?)?;
+            let mut target = TcpStream::connect(authority).await?;
+            target.write_all(head.as_bytes()).await?;
+            pass_on(stream, target).await
+        })
+        .await
+    }
+
     /// The request heads that it has seen.
     pub(crate) fn heads(&self) -> Vec<String> {
         self.heads.lock().clone()
@@ -128,6 +141,22 @@ async fn read_head<S: AsyncRead + Unpin>(stream: &mut S, heads: &Mutex<Vec<Strin
     }
     heads.lock().push(String::from_utf8_lossy(&head).into_owned());
     Ok(head)
+}
+
+/// To whom a request to a proxy goes, and its head as it goes there, which is the last of its connection (RFC 9112 §3.2).
+fn in_origin_form(head: &str) -> anyhow::Result<(String, String)> {
+    let (line, headers) = head.split_once("\r\n").context("no head")?;
+    let (method, uri) = line.strip_suffix(" HTTP/1.1").and_then(|line| line.split_once(' ')).context("no request line")?;
+    let uri = Url::parse(uri)?;
+    let authority = format!("{}:{}", uri.host().context("no host")?, uri.port_or_known_default().context("no port")?);
+    let is_hop = |line: &str| line.to_ascii_lowercase().trim_start_matches("proxy-").starts_with("connection:");
+    let headers: Vec<_> = headers.split("\r\n").filter(|line| !is_hop(line)).collect();
+    let head = format!(
+        "{method} {} HTTP/1.1\r\nvia: 1.1 proxy\r\nconnection: close\r\n{}",
+        &uri[Position::BeforePath..],
+        headers.join("\r\n")
+    );
+    Ok((authority, head))
 }
 
 async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, mut target: TcpStream) -> anyhow::Result<()> {

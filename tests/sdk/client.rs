@@ -1,6 +1,7 @@
 //! One AWS SDK as a process of its own, with the environment that a pod has and nothing of this machine's.
 
 use std::ffi::OsStr;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -14,8 +15,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 /// The argument by which this binary becomes the Rust client.
 pub(crate) const RUST_CLIENT: &str = "rust-client";
 
-/// More than any of these SDKs spends on one fetch, retries and all; the longest is botocore's nine seconds.
-const FETCH_LIMIT: Duration = Duration::from_secs(30);
+/// Far more than any of these SDKs spends on one fetch, retries and all; the longest is botocore's nine seconds.
+const FETCH_LIMIT: Duration = Duration::from_secs(60);
 
 /// The SDKs, as rows of the table name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, EnumIter, Display)]
@@ -27,24 +28,25 @@ pub(crate) enum Sdk {
     Go,
     Java,
     Rust,
+    Crt,
+    Cpp,
 }
 
-/// What one fetch came to: an identity that STS attested, or the whole error as the application sees it.
+/// What one call came to: an identity, or the whole error as the application sees it.
 pub(crate) type Fetched = Result<Identity, String>;
 
-/// Whom STS took the caller for.
+/// Whom a call was taken for: by STS, or by the access key alone.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Identity {
-    pub(crate) arn: String,
-    pub(crate) account: String,
+    pub(crate) arn: Option<String>,
     pub(crate) access_key_id: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Answer {
-    Identity(Identity),
     Error { error: String },
+    Identity(Identity),
 }
 
 /// A running client. Dropping it kills it.
@@ -55,20 +57,34 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Starts a client with these variables; what it writes to standard error goes to a file in `home`.
-    pub(crate) fn start(mut command: Command, home: &Path, variables: &[(&str, String)]) -> anyhow::Result<Self> {
+    /// Starts a client with these variables, by `spawn`; what it writes to standard error goes to a file in `home`.
+    pub(crate) fn start(
+        mut command: Command,
+        home: &Path,
+        variables: &[(&str, &str)],
+        spawn: impl FnOnce(&mut Command) -> io::Result<Child>,
+    ) -> anyhow::Result<Self> {
         let errors = std::fs::File::options().create(true).append(true).open(home.join("client.log"))?;
-        command.envs(variables.iter().map(|(name, value)| (name, value))).env("HOME", home).current_dir(home);
+        command.envs(variables.iter().copied()).env("HOME", home).current_dir(home);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors).kill_on_drop(true);
-        let mut process = command.spawn().context("start the client")?;
+        let mut process = spawn(&mut command).context("start the client")?;
         let requests = process.stdin.take().context("no standard input")?;
         let answers = BufReader::new(process.stdout.take().context("no standard output")?).lines();
         Ok(Self { _process: process, requests, answers })
     }
 
-    /// Asks for one fetch by a new credential chain, and waits for its end.
+    /// Asks for one call by a new credential chain, and waits for its end.
     pub(crate) async fn fetch(&mut self) -> anyhow::Result<Fetched> {
-        let line = self.ask("fetch").await?;
+        self.call("fetch").await
+    }
+
+    /// The same by the chain of the call before.
+    pub(crate) async fn reuse(&mut self) -> anyhow::Result<Fetched> {
+        self.call("use").await
+    }
+
+    async fn call(&mut self, request: &str) -> anyhow::Result<Fetched> {
+        let line = self.ask(request).await?;
         Ok(match serde_json::from_str(&line).with_context(|| format!("an answer out of protocol: {line}"))? {
             Answer::Identity(identity) => Ok(identity),
             Answer::Error { error } => Err(error),
@@ -87,27 +103,22 @@ impl Sdk {
     /// The client's program and arguments with an environment that holds nothing but PATH.
     pub(crate) fn command(self) -> anyhow::Result<Command> {
         match self {
-            Self::Boto3 => python("python/client.py"),
-            Self::Cli => python("cli/client.py"),
+            Self::Boto3 => script("python", "python/boto.py"),
+            Self::Cli => script("python", "python/cli.py"),
             Self::JavaScript => node(),
             Self::Go => Ok(clean(installed("go")?.join("client"))),
             Self::Java => java(),
             Self::Rust => rust(),
+            Self::Crt => script("crt", "python/crt.py"),
+            Self::Cpp => script("cpp", "python/cpp.py"),
         }
     }
 }
 
-/// A script of `clients/` under the installed Python.
-pub(crate) fn python(script: &str) -> anyhow::Result<Command> {
-    let mut command = clean(installed("python")?.join(".venv/bin/python"));
+/// A script of `clients/` under the Python that is installed as `name`.
+pub(crate) fn script(name: &str, script: &str) -> anyhow::Result<Command> {
+    let mut command = clean(installed(name)?.join(".venv/bin/python"));
     command.arg(source(script));
-    Ok(command)
-}
-
-/// A script of `clients/ministack` under the Python that has ministack.
-pub(crate) fn ministack(script: &str) -> anyhow::Result<Command> {
-    let mut command = clean(installed("ministack")?.join(".venv/bin/python"));
-    command.arg(source("ministack").join(script));
     Ok(command)
 }
 

@@ -1,8 +1,9 @@
 //! The AWS SDKs themselves as clients of the real agent, each a process of its own: only they can say whether credlet's answers
 //! are the ones that they take.
 //!
-//! `tests/sdk/install` first, then `cargo test --test sdk`. What each SDK did is written to `tests/sdk/report.md` and must be
-//! what `tests/sdk/expected.md` says. An SDK that is not installed fails.
+//! `tests/sdk/install` first, then `cargo test --test sdk` as root: each case is a node of its own, in network namespaces, with the
+//! agent on its real addresses and the SDK in a pod. What each SDK did is written to `tests/sdk/report.md` and must be what the table
+//! in `README.md` says. An SDK that is not installed fails.
 
 mod cases;
 mod client;
@@ -23,17 +24,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Failed, Trial};
+use nix::unistd::geteuid;
 use parking_lot::Mutex;
 use strum::IntoEnumIterator;
 use tokio::runtime::{Handle, Runtime};
 
 use crate::cases::Case;
 use crate::client::Sdk;
+use crate::harness::network::{Network, on_a_node};
 use crate::table::Table;
+use crate::world::{Image, World};
 
 /// No trial takes longer, whatever hangs.
-const TRIAL_LIMIT: Duration = Duration::from_secs(90);
+const TRIAL_LIMIT: Duration = Duration::from_secs(180);
 
 /// Trials mostly wait, so more of them than there are cores.
 const TRIALS_AT_ONCE: usize = 8;
@@ -45,11 +49,14 @@ fn main() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut arguments = Arguments::from_args();
+    ensure!(geteuid().is_root(), "real SDKs run on nodes of network namespaces, which only root can make");
     arguments.test_threads.get_or_insert(TRIALS_AT_ONCE);
     let report = Report::default();
     let mut trials = wire_trials(runtime.handle());
     trials.extend(third_party_trials(runtime.handle()));
-    trials.extend(case_trials(runtime.handle(), &report)?);
+    let image = Arc::new(Image::new()?);
+    trials.push(rights_trial(Arc::clone(&image)));
+    trials.extend(case_trials(&image, &report)?);
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
         report.publish()?;
@@ -74,28 +81,44 @@ fn third_party_trials(runtime: &Handle) -> Vec<Trial> {
     ]
 }
 
-fn case_trials(runtime: &Handle, report: &Report) -> anyhow::Result<Vec<Trial>> {
+fn rights_trial(image: Arc<Image>) -> Trial {
+    let rights =
+        async |network, image: Arc<Image>| World::start(network, &image, Sdk::Rust, "rights").await?.ensure_unprivileged();
+    Trial::test("node::rights", move || on_a_node(move |network| limited(rights(network, image))).map_err(failure))
+}
+
+fn case_trials(image: &Arc<Image>, report: &Report) -> anyhow::Result<Vec<Trial>> {
     let expected = Arc::new(Table::expected()?);
-    let pairs = Sdk::iter().flat_map(|sdk| Case::iter().map(move |case| (sdk, case)));
+    let pairs = Case::iter().flat_map(|case| Sdk::iter().map(move |sdk| (sdk, case)));
     let trials = pairs.map(|(sdk, case)| {
-        let (expected, report) = (expected.clone(), report.clone());
-        trial(runtime, &format!("{sdk}::{case}"), async move {
-            let outcome = case.outcome(sdk).await;
+        let (image, expected, report) = (image.clone(), expected.clone(), report.clone());
+        Trial::test(format!("{sdk}::{case}"), move || {
+            let outcome = on_a_node(move |network| limited(on(network, image, sdk, case)));
             report.note(sdk, case, &outcome);
-            let (outcome, expected) = (outcome?, expected.cell(sdk, case));
-            ensure!(table::allows(expected, &outcome), "{outcome}; expected: {expected}");
-            Ok(())
+            let (outcome, expected) = (outcome.map_err(failure)?, expected.cell(sdk, case));
+            if table::allows(expected, &outcome) { Ok(()) } else { Err(format!("{outcome}; expected: {expected}").into()) }
         })
     });
     Ok(trials.collect())
 }
 
+/// What the SDK does in this case, on a node without anything.
+async fn on(network: Network, image: Arc<Image>, sdk: Sdk, case: Case) -> anyhow::Result<String> {
+    case.outcome(World::start(network, &image, sdk, &case.to_string()).await?).await
+}
+
 fn trial(runtime: &Handle, name: &str, body: impl Future<Output = anyhow::Result<()>> + Send + 'static) -> Trial {
     let runtime = runtime.clone();
-    Trial::test(name, move || {
-        let outcome = runtime.block_on(async { tokio::time::timeout(TRIAL_LIMIT, body).await });
-        outcome.context("no end").flatten().map_err(|error| format!("{error:#}").into())
-    })
+    Trial::test(name, move || runtime.block_on(limited(body)).map_err(failure))
+}
+
+async fn limited<T>(body: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::time::timeout(TRIAL_LIMIT, body).await.context("no end")?
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as map_err gives it")]
+fn failure(error: anyhow::Error) -> Failed {
+    format!("{error:#}").into()
 }
 
 /// What this run saw. Clones share it.

@@ -12,8 +12,9 @@ use credlet::sim::pod::PodSpec;
 use credlet::sim::script::Operation;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::process::Command;
 
-use crate::client::{Client, python};
+use crate::client::{Client, script};
 use crate::harness::setup::REGION;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -87,14 +88,11 @@ impl Wire {
         let home = tempfile::tempdir()?;
         let cloud = Cloud::start(Config { region: REGION.to_owned(), ..Config::default() }).await?;
         let (access_key_id, secret) = cloud.node_credentials();
-        let variables = [
-            ("AWS_ACCESS_KEY_ID", access_key_id.to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", secret.expose().to_owned()),
-            ("AWS_DEFAULT_REGION", REGION.to_owned()),
-        ];
-        let mut command = python("python/eks_auth.py")?;
+        let variables =
+            [("AWS_ACCESS_KEY_ID", access_key_id), ("AWS_SECRET_ACCESS_KEY", secret.expose()), ("AWS_DEFAULT_REGION", REGION)];
+        let mut command = script("python", "python/eks_auth.py")?;
         command.args([cloud.eks_auth_url(), "demo"]);
-        let client = Client::start(command, home.path(), &variables)?;
+        let client = Client::start(command, home.path(), &variables, Command::spawn)?;
         Ok(Self { cloud, client, _home: home })
     }
 

@@ -1,4 +1,4 @@
-// AWS SDK for Go v2 behind the protocol of all clients here (see ../python/client.py).
+// AWS SDK for Go v2 behind the protocol of all clients here (see ../python/protocol.py).
 package main
 
 import (
@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"os"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
@@ -14,16 +15,11 @@ import (
 type answer struct {
 	OK          bool   `json:"ok"`
 	ARN         string `json:"arn,omitempty"`
-	Account     string `json:"account,omitempty"`
 	AccessKeyID string `json:"access_key_id,omitempty"`
 	Error       string `json:"error,omitempty"`
 }
 
-func fetch(ctx context.Context) (answer, error) {
-	settings, err := config.LoadDefaultConfig(ctx)
-	if err != nil {
-		return answer{}, err
-	}
+func identity(ctx context.Context, settings aws.Config) (answer, error) {
 	identity, err := sts.NewFromConfig(settings).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
 		return answer{}, err
@@ -32,14 +28,23 @@ func fetch(ctx context.Context) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{OK: true, ARN: *identity.Arn, Account: *identity.Account, AccessKeyID: credentials.AccessKeyID}, nil
+	return answer{OK: true, ARN: *identity.Arn, AccessKeyID: credentials.AccessKeyID}, nil
 }
 
 func main() {
+	ctx := context.Background()
 	lines := bufio.NewScanner(os.Stdin)
 	answers := json.NewEncoder(os.Stdout)
+	var settings aws.Config
 	for lines.Scan() {
-		result, err := fetch(context.Background())
+		var err error
+		if lines.Text() == "fetch" {
+			settings, err = config.LoadDefaultConfig(ctx)
+		}
+		var result answer
+		if err == nil {
+			result, err = identity(ctx, settings)
+		}
 		if err != nil {
 			result = answer{Error: err.Error()}
 		}
