@@ -1,5 +1,6 @@
 //! `credlet initialize`: the node's link with its addresses and routes; made, kept, or taken away.
 
+use std::convert::Infallible;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -17,9 +18,9 @@ use crate::observe::logging;
 #[derive(Debug, Args)]
 pub(super) struct InitializeFlags {
     /// Take the link away, with its addresses and routes
-    #[arg(long, conflicts_with = "watch")]
+    #[arg(long)]
     remove: bool,
-    /// Stay, and put back at once what disappears
+    /// Stay, and put back at once what disappears; with --remove, take it away again
     #[arg(long)]
     watch: bool,
     /// Kind of the link, for kernels without `dummy`
@@ -31,23 +32,23 @@ pub(super) struct InitializeFlags {
 
 pub(super) fn main(flags: &InitializeFlags) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match flags {
-        InitializeFlags { remove: true, link_kind, .. } => runtime.block_on(remove(link_kind)),
-        InitializeFlags { watch: true, link_kind, log, .. } => match log.check() {
+    let InitializeFlags { remove, watch, link_kind, log } = flags;
+    if *watch {
+        return match log.check() {
             Ok(config) => {
                 logging::init(config)?;
-                runtime.block_on(watch(link_kind))
+                runtime.block_on(stay(link_kind, *remove))
             }
             Err(faults) => {
                 writeln!(std::io::stderr(), "{faults}")?;
                 Ok(USAGE.into())
             }
-        },
-        InitializeFlags { link_kind, .. } => runtime.block_on(make(link_kind)),
+        };
     }
+    runtime.block_on(async { if *remove { take_away(link_kind).await } else { make(link_kind).await } })
 }
 
-async fn remove(kind: &str) -> anyhow::Result<ExitCode> {
+async fn take_away(kind: &str) -> anyhow::Result<ExitCode> {
     let removed = if link::remove(kind).await? { "removed" } else { "not there" };
     writeln!(std::io::stdout(), "{removed}: link {NAME}")?;
     Ok(ExitCode::SUCCESS)
@@ -67,14 +68,21 @@ async fn make(kind: &str) -> anyhow::Result<ExitCode> {
 }
 
 /// Ends with a signal, or with an error.
-async fn watch(kind: &str) -> anyhow::Result<ExitCode> {
-    tracing::info!("link {NAME} is watched");
-    let mut log = Log::default();
+async fn stay(kind: &str, away: bool) -> anyhow::Result<ExitCode> {
     tokio::select! {
-        ended = link::keep(kind, &Clock::System, |step| log.tell(step)) => match ended? {},
+        ended = watch(kind, away) => match ended? {},
         signal = stop_signal() => tracing::info!(signal = signal?, "told to stop"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn watch(kind: &str, away: bool) -> Result<Infallible, LinkError> {
+    let mut log = Log::default();
+    if away {
+        link::keep_away(kind, || tracing::info!("removed: link {NAME}")).await
+    } else {
+        link::keep(kind, &Clock::System, |step| log.tell(step)).await
+    }
 }
 
 fn without(host: IpAddr, why: &LinkError) -> String {

@@ -92,7 +92,6 @@ fn the_other_spellings_and_the_incumbents_arguments_work() {
         let output = command.args(["-v", "trace"]).env("CREDLET_LINK_KIND", "ifb").output().await.unwrap();
         assert_eq!(texts(output).0, Some(0));
         assert_eq!(pieces(), WHOLE);
-        assert_eq!(texts(initialize(&["--remove", "--watch"]).await).0, Some(64));
     });
 }
 

@@ -48,21 +48,20 @@ impl Keeper {
     }
 
     async fn start_as(node: &Node, name: &str) -> Self {
+        // The last of what it sees to when it begins.
+        Self::run(node, name, &["--watch"], "main-table route to fd00:ec2::23/128").await
+    }
+
+    /// Returns once its log says `begun`.
+    async fn run(node: &Node, name: &str, flags: &[&str], begun: &str) -> Self {
         let log = node.folder().join(format!("{name}.log"));
         let [setpriv, dropped @ ..] = only("net_admin");
         let mut command = Command::new(setpriv);
-        command.args(dropped).args([
-            env!("CARGO_BIN_EXE_credlet"),
-            "initialize",
-            "--watch",
-            KIND,
-            "--log-format=text",
-            "--verbosity=debug",
-        ]);
+        command.args(dropped).args([env!("CARGO_BIN_EXE_credlet"), "initialize", KIND]).args(flags);
+        command.args(["--log-format=text", "--verbosity=debug"]);
         command.stderr(std::fs::File::create(&log).unwrap()).stdout(Stdio::null()).kill_on_drop(true);
         let keeper = Self { process: command.spawn().unwrap(), log };
-        // The last of what it sees to when it begins.
-        while !keeper.log().contains("main-table route to fd00:ec2::23/128") {
+        while !keeper.log().contains(begun) {
             tokio::time::sleep(POLL).await;
         }
         keeper
@@ -198,6 +197,23 @@ fn each_thing_put_back_is_a_line_and_a_signal_ends_it_well() {
         let told: Vec<_> = log.strip_prefix(&begun).unwrap().lines().filter(|line| line.contains("INFO")).collect();
         assert!(told.len() == 1 && told[0].contains("made: address fd00:ec2::23/128 on pod-id-link0"), "{log}");
         assert_eq!(keeper.end(Signal::SIGINT).await, Some(0));
+    });
+}
+
+#[test]
+fn what_is_to_stay_away_is_taken_away_again() {
+    on_a_bare_node(async |node| {
+        initialize(&[KIND]).await;
+        let keeper = Keeper::run(&node, "keep-away", &["--remove", "--watch"], "removed: link pod-id-link0").await;
+        ip("link add pod-id-link0 type ifb");
+        let gone = async {
+            while inspect().await.unwrap().link.is_some() {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        tokio::time::timeout(PROMISE, gone).await.unwrap();
+        assert_eq!(keeper.end(Signal::SIGTERM).await, Some(0));
+        assert!(inspect().await.unwrap().link.is_none());
     });
 }
 

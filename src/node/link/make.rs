@@ -93,6 +93,21 @@ pub async fn keep(kind: &str, clock: &Clock, mut tell: impl FnMut(Result<Step, L
     }
 }
 
+/// Takes the link away, and again whenever somebody makes it; tells each time.
+///
+/// # Errors
+/// As [`remove`], or when the kernel tells no news.
+pub async fn keep_away(kind: &str, mut tell: impl FnMut()) -> Result<Infallible, LinkError> {
+    let mut events = Events::subscribe()?;
+    loop {
+        if remove(kind).await? {
+            tell();
+        }
+        let view = open()?.view(&HOSTS).await?;
+        events.next(&Interest::new(&HOSTS, &view)).await?;
+    }
+}
+
 struct Maker<'a> {
     netlink: Netlink,
     kind: &'a str,

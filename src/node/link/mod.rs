@@ -14,7 +14,7 @@ mod view;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use crate::node::link::error::LinkError;
-pub use crate::node::link::make::{Step, keep, make, remove};
+pub use crate::node::link::make::{Step, keep, keep_away, make, remove};
 
 /// The link's name, as the EKS Pod Identity Agent knows it too.
 pub const NAME: &str = "pod-id-link0";
