@@ -1,7 +1,5 @@
-//! credlet as the agent of one node: a pod in the node's network, with a service account's token and CA and no more rights than it
-//! needs, and a simulated AWS behind it.
+//! credlet as the agent of one node, installed by its chart as an operator would, and a simulated AWS behind it.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
@@ -14,48 +12,83 @@ use crate::harness::http::Answer;
 use crate::harness::setup::REGION;
 use crate::lab::Node;
 use crate::pod::{self, CREDENTIALS_URL, CURL, Pod};
+use crate::release::{self, NAMESPACE, Release};
 
-/// The rights of its service account, as they are shipped.
-const RBAC: &str = "daemonset/rbac/service-account-roles.yaml";
-const NAMESPACE: &str = "kube-system";
-/// Its service account, by RBAC.
+/// Its service account.
 pub(crate) const USER: &str = "system:serviceaccount:kube-system:credlet";
-const CREDLET: &str = "/credlet";
+/// In its image.
+pub(crate) const CREDLET: &str = "/credlet";
 
-/// Where the `ConfigMap` of its policy is mounted.
-const POLICY_FOLDER: &str = "/etc/credlet";
+/// The `ConfigMap` of its policy.
 const POLICY_MAP: &str = "credlet-policy";
 
 /// How often its log is read for a line, each time by a new kubectl.
 const AUDIT_LOOKS: usize = 20;
 
-/// An agent that serves its node.
+/// The agent of a node.
 pub(crate) struct Agent {
     pub(crate) aws: Aws,
-    pub(crate) pod: Pod,
-    node: Node,
+    pub(crate) node: Node,
+    pub(crate) release: Release,
+    /// The flags of the chart's `agent` that it has more than others.
+    flags: Value,
 }
 
 impl Agent {
-    /// Makes link and addresses, the cloud, and the agent with these flags more, which is ready when this returns.
-    pub(crate) async fn start(cluster: &Arc<Cluster>, node: &Node, flags: &[&str]) -> anyhow::Result<Self> {
-        add_link(node).await?;
+    /// Starts the cloud, and installs the agent with these flags more, which is ready when this returns.
+    pub(crate) async fn start(cluster: &Arc<Cluster>, node: &Node, name: &str, flags: Value) -> anyhow::Result<Self> {
         let keys = cluster.kubectl(&["get", "--raw=/openid/v1/jwks"]).await?;
         let aws = Aws::start(node, issuer(cluster).await?, &keys).await?;
-        let pod = cluster.run(&manifest(node, &aws, flags)).await?;
-        Ok(Self { aws, pod, node: node.clone() })
+        let release = Release::new(cluster, name);
+        let agent = Self { aws, node: node.clone(), release, flags };
+        agent.install().await?;
+        Ok(agent)
+    }
+
+    /// Installs it, or upgrades it back to what trials expect.
+    pub(crate) async fn install(&self) -> anyhow::Result<()> {
+        let mut values = self.least_values();
+        values["serviceAccountRoles"] = json!(true);
+        values["policy"] = json!({ "existingConfigMap": { "name": POLICY_MAP } });
+        values["agent"] = self.flags.clone();
+        self.release.put(&values).await
+    }
+
+    /// The fewest values of the chart with which it serves this node.
+    pub(crate) fn least_values(&self) -> Value {
+        release::values(&self.node.name, REGION, &self.aws.variables())
+    }
+
+    /// The pod that it runs in.
+    pub(crate) async fn pod(&self) -> anyhow::Result<Pod> {
+        self.release.pod().await
     }
 
     /// A sample of its metrics.
     pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
-        let metrics = self.curl(&["http://127.0.0.1:2705/metrics"]).await?.body;
+        let metrics = self.node_gets("http://127.0.0.1:2705/metrics").await?.body;
         let sample = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         Ok(sample.with_context(|| format!("no {name}"))?.parse()?)
     }
 
+    /// How many requests it has answered, by outcome: with credentials, and without.
+    pub(crate) async fn requests(&self) -> anyhow::Result<[f64; 2]> {
+        let with = ["hit", "fresh", "stale"];
+        let without = ["refused", "unavailable", "error"];
+        Ok([self.requests_of(&with).await?, self.requests_of(&without).await?])
+    }
+
+    async fn requests_of(&self, outcomes: &[&str]) -> anyhow::Result<f64> {
+        let mut sum = 0.0;
+        for outcome in outcomes {
+            sum += self.metric(&format!(r#"credlet_requests_total{{outcome="{outcome}"}}"#)).await?;
+        }
+        Ok(sum)
+    }
+
     /// What `credlet status --json` prints.
     pub(crate) async fn status(&self) -> anyhow::Result<Value> {
-        Ok(serde_json::from_str(&self.pod.exec(&[CREDLET, "status", "--json"]).await?)?)
+        Ok(serde_json::from_str(&self.pod().await?.exec(&[CREDLET, "status", "--json"]).await?)?)
     }
 
     /// The audit line of the session with this access key.
@@ -77,15 +110,26 @@ impl Agent {
 
     /// The newest audit line that is `wanted`, which the kubelet may show a moment late.
     async fn audit(&self, wanted: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
-        let mut log = String::new();
+        let (agent, mut log) = (self.pod().await?, String::new());
         for _ in 0..AUDIT_LOOKS {
-            log = self.pod.logs().await?;
+            log = agent.logs().await?;
             let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             if let Some(line) = lines.filter(|line| line["target"] == "audit" && wanted(line)).last() {
                 return Ok(line);
             }
         }
         bail!("no such audit line:\n{log}")
+    }
+
+    /// Checks that `pod` gets credentials of a session that this node's agent took from this node's cloud.
+    pub(crate) async fn serves(&self, pod: &Pod) -> anyhow::Result<()> {
+        let answer = pod.ask().await?;
+        ensure!(answer.status == 200, "{} {}", answer.status, answer.body);
+        let session = self.issued(answer.json()["AccessKeyId"].as_str().unwrap_or_default()).await?;
+        let node = &self.node.name;
+        ensure!(session["node"] == **node && session["pod_name"] == *pod.name, "not by {node}: {session}");
+        ensure!(self.calls(&pod.namespace) > 0, "not of {node}'s cloud");
+        Ok(())
     }
 
     /// How many calls for service accounts of `namespace` have come to AWS.
@@ -100,18 +144,22 @@ impl Agent {
         self.curl(&["--header", &format!("Authorization: {token}"), CREDENTIALS_URL]).await
     }
 
+    /// What a process of the node itself gets.
+    pub(crate) async fn node_gets(&self, url: &str) -> anyhow::Result<Answer> {
+        self.curl(&[url]).await
+    }
+
+    /// Whether the node has the link.
+    pub(crate) async fn has_link(&self) -> anyhow::Result<bool> {
+        Ok(self.node.command("ip").args(["link", "show", "pod-id-link0"]).output().await?.status.success())
+    }
+
     async fn curl(&self, words: &[&str]) -> anyhow::Result<Answer> {
         let [curl, flags @ ..] = CURL;
         let mut command = self.node.command(curl);
         command.args(flags).args(words);
         pod::answer(&printed(command.output().await?)?)
     }
-}
-
-/// Makes what agents need before they start: their service account with its rights, and a policy without rules.
-pub(crate) async fn prepare(cluster: &Cluster) -> anyhow::Result<()> {
-    cluster.apply_file(RBAC).await?;
-    put_policy(cluster, "rules: []").await
 }
 
 /// Changes the policy, as an operator does.
@@ -126,53 +174,4 @@ async fn issuer(cluster: &Cluster) -> anyhow::Result<String> {
     let discovery = cluster.kubectl(&["get", "--raw=/.well-known/openid-configuration"]).await?;
     let discovery: Value = serde_json::from_str(&discovery)?;
     Ok(discovery["issuer"].as_str().context("no issuer")?.to_owned())
-}
-
-/// Not every kernel has dummy links; `ifb` links do the same for this.
-async fn add_link(node: &Node) -> anyhow::Result<()> {
-    let script = "ip link add pod-id-link0 type ifb
-        ip address add 169.254.170.23/32 dev pod-id-link0
-        ip address add fd00:ec2::23/128 dev pod-id-link0 nodad
-        ip link set pod-id-link0 up";
-    let output = node.command("sh").args(["-ec", script]).output().await?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
-
-fn manifest(node: &Node, aws: &Aws, flags: &[&str]) -> Value {
-    let (access_key_id, secret) = aws.cloud.node_credentials();
-    let mut pod = pod::sleeping(NAMESPACE, &format!("credlet-{}", node.name));
-    pod["metadata"]["labels"] = json!({ "app.kubernetes.io/name": "credlet" });
-    pod["spec"]["nodeName"] = json!(node.name);
-    pod["spec"]["hostNetwork"] = json!(true);
-    pod["spec"]["serviceAccountName"] = json!("credlet");
-    let endpoint = format!("--endpoint={}", aws.cloud.eks_auth_url());
-    let policy = format!("--policy={POLICY_FOLDER}/policy.yaml");
-    let container = &mut pod["spec"]["containers"][0];
-    let command = [CREDLET, "server", "--cluster-name=demo", "--service-account-roles", &endpoint, &policy];
-    container["command"] = json!([&command, flags].concat());
-    container["env"] = json!([
-        { "name": "NODE_NAME", "valueFrom": { "fieldRef": { "fieldPath": "spec.nodeName" } } },
-        { "name": "AWS_REGION", "value": REGION },
-        { "name": "AWS_ENDPOINT_URL_STS", "value": aws.cloud.sts_url() },
-        { "name": "AWS_ACCESS_KEY_ID", "value": access_key_id },
-        { "name": "AWS_SECRET_ACCESS_KEY", "value": secret.expose() },
-    ]);
-    container["readinessProbe"] = json!({ "exec": { "command": [CREDLET, "status", "--ready"] }, "periodSeconds": 1 });
-    container["securityContext"] = json!({
-        "readOnlyRootFilesystem": true,
-        "allowPrivilegeEscalation": false,
-        "capabilities": { "drop": ["ALL"], "add": ["NET_BIND_SERVICE"] },
-        "seccompProfile": { "type": "RuntimeDefault" },
-    });
-    let binary = Path::new(env!("CARGO_BIN_EXE_credlet")).display().to_string();
-    pod::push(&mut container["volumeMounts"], json!({ "name": "credlet", "mountPath": CREDLET, "readOnly": true }));
-    pod::push(&mut container["volumeMounts"], json!({ "name": "run", "mountPath": "/run/credlet" }));
-    pod::push(&mut pod["spec"]["volumes"], json!({ "name": "credlet", "hostPath": { "path": binary, "type": "File" } }));
-    pod::push(&mut pod["spec"]["volumes"], json!({ "name": "run", "emptyDir": {} }));
-    let mount = json!({ "name": "policy", "mountPath": POLICY_FOLDER, "readOnly": true });
-    pod::push(&mut pod["spec"]["containers"][0]["volumeMounts"], mount);
-    pod::push(&mut pod["spec"]["volumes"], json!({ "name": "policy", "configMap": { "name": POLICY_MAP } }));
-    // The system's roots, which an image of credlet brings along.
-    pod::with_folder(pod, "roots", "/etc/ssl")
 }

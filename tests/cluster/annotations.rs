@@ -27,7 +27,7 @@ pub(crate) async fn annotated(cluster: &Cluster, namespace: &str, annotations: &
 }
 
 pub(crate) async fn rights(world: Arc<World>) -> anyhow::Result<()> {
-    let agent = world.agent.pod.object().await?;
+    let agent = world.agent.pod().await?.object().await?;
     ensure!(agent["spec"]["serviceAccountName"] == "credlet", "{agent}");
     ensure!(may(&world.cluster, "get", "serviceaccounts").await?, "the one thing that it needs");
     let refused = [

@@ -11,7 +11,7 @@ use credlet::sim::cloud::{Cloud, Config};
 use credlet::sim::iam::role::Role;
 use credlet::sim::keys::Algorithm;
 use nix::sched::{CloneFlags, setns};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
@@ -42,6 +42,17 @@ impl Aws {
         let (cloud, relay) = started.await.context("the thread of the cloud has ended")?;
         cloud.trust_issuer(&issuer, jwks.as_bytes()).map_err(anyhow::Error::msg)?;
         Ok(Self { cloud, relay, issuer })
+    }
+
+    /// The environment in which an agent on the node uses it.
+    pub(crate) fn variables(&self) -> Value {
+        let (access_key_id, secret) = self.cloud.node_credentials();
+        json!({
+            "AWS_ACCESS_KEY_ID": access_key_id,
+            "AWS_SECRET_ACCESS_KEY": secret.expose(),
+            "AWS_ENDPOINT_URL_EKS_AUTH": self.cloud.eks_auth_url(),
+            "AWS_ENDPOINT_URL_STS": self.cloud.sts_url(),
+        })
     }
 
     /// Makes a role of whatever account for service accounts whose tokens have a `sub` like `subject`.

@@ -1,4 +1,4 @@
-//! The cluster as its admin holds it: kubectl, and the few things that every trial does with it.
+//! The cluster as its admin holds it: kubectl, Helm, and the few things that every trial does with them.
 
 use std::process::{Output, Stdio};
 use std::sync::Arc;
@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 use tokio::sync::Mutex;
 
 use crate::lab::{Description, Lab, Node};
@@ -58,15 +57,12 @@ impl Cluster {
 
     /// What came of `kubectl WORDS…`, whether it succeeded or not.
     pub(crate) async fn try_kubectl(&self, words: &[&str], input: Option<&Value>) -> anyhow::Result<Output> {
-        let mut command = self.kubectl_command()?;
-        command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = command.spawn()?;
-        let mut stdin = process.stdin.take().context("no input")?;
-        if let Some(input) = input {
-            stdin.write_all(input.to_string().as_bytes()).await?;
-        }
-        drop(stdin);
-        tokio::time::timeout(WAIT_LIMIT, process.wait_with_output()).await.context("kubectl does not end")?.context("kubectl")
+        self.call(&self.description.kubectl, words, input).await
+    }
+
+    /// What came of `helm WORDS…`, with these values on its standard input for `--values=-`.
+    pub(crate) async fn try_helm(&self, words: &[&str], values: Option<&Value>) -> anyhow::Result<Output> {
+        self.call(&self.description.helm, words, values).await
     }
 
     /// `kubectl apply` of an object.
@@ -82,6 +78,23 @@ impl Cluster {
     /// `kubectl delete` of an object, which is gone when this returns.
     pub(crate) async fn delete(&self, object: &Value) -> anyhow::Result<()> {
         self.kubectl_with(&["delete", "--filename=-", "--grace-period=1"], object).await.map(drop)
+    }
+
+    /// The same of one that may be gone already.
+    pub(crate) async fn delete_if_there(&self, object: &Value) -> anyhow::Result<()> {
+        self.kubectl_with(&["delete", "--filename=-", "--grace-period=1", "--ignore-not-found"], object).await.map(drop)
+    }
+
+    /// Waits until the one pod of a `DaemonSet` is of its newest template, and ready. What `kubectl rollout status` counts is not
+    /// enough: it may be content with a pod that is pending.
+    pub(crate) async fn rolled_out(&self, namespace: &str, daemon_set: &str) -> anyhow::Result<()> {
+        let is_ready = async || {
+            let object = self.get(namespace, "daemonset", daemon_set).await?;
+            let status = &object["status"];
+            let counts = ["desiredNumberScheduled", "updatedNumberScheduled", "numberAvailable"];
+            Ok(status["observedGeneration"] == object["metadata"]["generation"] && counts.iter().all(|count| status[count] == 1))
+        };
+        self.wait_until(&format!("{daemon_set} on its node"), is_ready).await
     }
 
     /// An object as the API server has it. `kind` as kubectl takes it.
@@ -140,12 +153,19 @@ impl Cluster {
         tokio::time::timeout(WAIT_LIMIT, waiting).await.with_context(|| format!("{what}: it does not come"))?
     }
 
-    fn kubectl_command(&self) -> anyhow::Result<Command> {
-        let (program, flags) = self.description.kubectl.split_first().context("no kubectl")?;
-        let first = self.nodes().first().context("no node")?;
-        let mut command = first.command(program);
-        command.args(flags);
-        Ok(command)
+    /// Runs an admin's program on the first node.
+    async fn call(&self, command_line: &[String], words: &[&str], input: Option<&Value>) -> anyhow::Result<Output> {
+        let (program, flags) = command_line.split_first().context("no program")?;
+        let mut command = self.nodes().first().context("no node")?.command(program);
+        command.args(flags).args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn()?;
+        let mut stdin = process.stdin.take().context("no input")?;
+        if let Some(input) = input {
+            stdin.write_all(input.to_string().as_bytes()).await?;
+        }
+        drop(stdin);
+        let output = tokio::time::timeout(WAIT_LIMIT, process.wait_with_output()).await;
+        output.with_context(|| format!("it does not end: {words:?}"))?.with_context(|| format!("{words:?}"))
     }
 
     async fn order(&self, order: &str) -> anyhow::Result<()> {

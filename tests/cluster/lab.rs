@@ -20,6 +20,8 @@ pub(crate) struct Description {
     pub(crate) nodes: Vec<Node>,
     /// The command line of an admin's kubectl, to be run on the first node.
     pub(crate) kubectl: Vec<String>,
+    /// The same of Helm.
+    pub(crate) helm: Vec<String>,
     /// The virtual environment of Python with packages for tests: boto3, kubernetes-validate.
     pub(crate) python: String,
 }

@@ -1,8 +1,9 @@
 //! credlet in a real Kubernetes cluster: the keys of a real API server, the tokens of a real kubelet, real admission.
 //!
 //! `cargo test --test cluster` as root on Debian with Go and Python: the first run makes what the cluster needs (`lab/`, ten
-//! minutes), every run starts one cluster of two nodes and leaves nothing behind. AWS is the simulated cloud, one in the network of
-//! each node, which trusts the cluster's issuer. What can't be tried fails.
+//! minutes) and the image (`tests/image/build`), every run starts one cluster of two nodes, installs the chart on both and leaves
+//! nothing behind. AWS is the simulated cloud, one in the network of each node, which trusts the cluster's issuer. What can't be
+//! tried fails. One trial takes minutes, the resources of a full node: `cargo test --test cluster -- --ignored`.
 //!
 //! A new trial is an `async fn(Arc<World>) -> anyhow::Result<()>` in a file beside this one and a line in [`trials`]. It works in
 //! a namespace of its own ([`cluster::Cluster::namespace`]), since others run at the same time.
@@ -17,11 +18,19 @@ mod agent;
 #[cfg(test)]
 mod annotations;
 #[cfg(test)]
+mod asker;
+#[cfg(test)]
 mod cloud;
 #[cfg(test)]
 mod cluster;
 #[cfg(test)]
+mod fresh_node;
+#[cfg(test)]
+mod incumbent;
+#[cfg(test)]
 mod injection;
+#[cfg(test)]
+mod install;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
@@ -31,7 +40,17 @@ mod pod;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]
+mod process;
+#[cfg(test)]
 mod proof;
+#[cfg(test)]
+mod readiness;
+#[cfg(test)]
+mod release;
+#[cfg(test)]
+mod resources;
+#[cfg(test)]
+mod rights;
 #[cfg(test)]
 mod world;
 
@@ -47,6 +66,9 @@ use crate::world::{Shared, World};
 
 /// No trial takes longer, whatever hangs.
 const TRIAL_LIMIT: Duration = Duration::from_secs(120);
+
+/// No trial takes longer of those that run only when they are asked for.
+const LONG_LIMIT: Duration = Duration::from_secs(600);
 
 /// Trials mostly wait, so more of them than there are cores.
 const TRIALS_AT_ONCE: usize = 4;
@@ -83,6 +105,17 @@ fn trials(trials: &Trials) -> Vec<Trial> {
         trials.beside_others("injection::an_injected_pod_gets_credentials", injection::running_pod),
         trials.beside_others("injection::examples_are_taken_as_they_are", injection::examples),
         trials.beside_others("injection::both_versions_of_the_policy_are_valid_and_say_the_same", injection::versions),
+        trials.beside_others("install::pods_of_both_families_reach_their_own_nodes_agent", install::both_families),
+        trials.beside_others("install::a_bad_value_is_refused_and_nothing_is_lost", install::bad_values),
+        trials.beside_others("install::the_agents_own_check_finds_a_node_that_can_serve", install::check),
+        trials.beside_others("readiness::a_pod_whose_own_process_does_not_serve_is_not_ready", readiness::second_agent),
+        trials.on_second_node("install::an_upgrade_changes_what_it_says_and_credentials_go_on", install::upgrade),
+        trials.on_second_node("install::uninstall_leaves_the_link_and_cleanup_takes_it", install::uninstall),
+        trials.on_second_node("rights::every_container_has_no_more_than_it_needs", rights::as_installed),
+        trials.on_second_node("incumbent::another_image_in_its_daemonset_serves", incumbent::image_swapped),
+        trials.on_second_node("incumbent::beside_it_credlet_waits_and_takes_over", incumbent::side_by_side),
+        trials.on_second_node("fresh_node::a_pod_waits_for_the_agent_and_its_first_call_succeeds", fresh_node::startup_taint),
+        trials.when_asked_for("resources::of_the_agent_of_a_full_node", resources::full_node),
         trials.alone("outage::an_api_server_that_is_gone_takes_no_credentials_away", outage::api_server),
     ]
 }
@@ -111,10 +144,37 @@ impl Trials {
     where
         F: Future<Output = anyhow::Result<()>>,
     {
+        self.alone_within(TRIAL_LIMIT, name, body)
+    }
+
+    /// A trial of minutes: `cargo test --test cluster -- --ignored`.
+    fn when_asked_for<F>(&self, name: &str, body: impl FnOnce(Arc<World>) -> F + Send + 'static) -> Trial
+    where
+        F: Future<Output = anyhow::Result<()>>,
+    {
+        self.alone_within(LONG_LIMIT, name, body).with_ignored_flag(true)
+    }
+
+    fn alone_within<F>(&self, limit: Duration, name: &str, body: impl FnOnce(Arc<World>) -> F + Send + 'static) -> Trial
+    where
+        F: Future<Output = anyhow::Result<()>>,
+    {
         let shared = self.shared.clone();
         self.trial(name, async move || {
             let (world, _turn) = shared.world_alone().await?;
-            tokio::time::timeout(TRIAL_LIMIT, body(world)).await.context("no end")?
+            tokio::time::timeout(limit, body(world)).await.context("no end")?
+        })
+    }
+
+    /// A trial that replaces the agent of the second node, which is put back afterwards.
+    fn on_second_node<F>(&self, name: &str, body: impl FnOnce(Arc<World>) -> F + Send + 'static) -> Trial
+    where
+        F: Future<Output = anyhow::Result<()>>,
+    {
+        self.alone(name, async move |world| {
+            let outcome = body(Arc::clone(&world)).await;
+            world.other_agent.install().await.context("the agent of the second node can't be put back")?;
+            outcome
         })
     }
 

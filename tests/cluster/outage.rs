@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use credlet::domain::policy::WEB_IDENTITY_AUDIENCE;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::annotations::{ROLE, annotated};
 use crate::pod::{self, Pod};
@@ -47,7 +47,7 @@ pub(crate) async fn api_server(world: Arc<World>) -> anyhow::Result<()> {
     ensure!(answers.len() >= before + ASKS, "{before} answers before, {} in all", answers.len());
     let failed = answers.iter().skip(before).find(|answer| answer.status != 200);
     ensure!(failed.is_none(), "{failed:?}");
-    let log = world.other_agent.pod.logs().await?;
+    let log = world.other_agent.pod().await?.logs().await?;
     let is_failed_read = |line: &str| line.contains("can't be read") && line.contains(r#""service_account":"app""#);
     ensure!(log.lines().any(is_failed_read), "the annotations were not read meanwhile");
     let refusal = world.other_agent.refused_pod(&scene.stranger_pod).await?;
@@ -63,7 +63,7 @@ impl Scene {
         annotated(&world.cluster, NAMESPACE, &[&format!("{ROLE}={role}")]).await?;
         world.cluster.service_account(NAMESPACE, "stranger").await?;
         world.cluster.annotate(NAMESPACE, "stranger", &[&format!("{ROLE}={role}")]).await?;
-        let run = async |pod: Value| world.cluster.run(&on_second_node(pod)).await;
+        let run = async |pod: Value| world.cluster.run(&pod::on_second_node(pod)).await;
         let asking = run(pod::asking(pod::by_web_identity(NAMESPACE, "asking", "app"))).await?;
         let sibling = run(pod::by_web_identity(NAMESPACE, "sibling", "app")).await?.token().await?;
         let stranger_pod = run(pod::by_web_identity(NAMESPACE, "stranger", "stranger")).await?;
@@ -96,11 +96,6 @@ impl Scene {
         ensure!(refused.code() == "ServiceUnavailable" && refused.body.contains("annotations"), "{}", refused.body);
         Ok(())
     }
-}
-
-fn on_second_node(mut pod: Value) -> Value {
-    pod["spec"]["nodeName"] = json!("node-2");
-    pod
 }
 
 async fn next_token(world: &World) -> anyhow::Result<String> {

@@ -50,6 +50,12 @@ pub(crate) fn sleeping(namespace: &str, name: &str) -> Value {
     })
 }
 
+/// The same on the second node.
+pub(crate) fn on_second_node(mut pod: Value) -> Value {
+    pod["spec"]["nodeName"] = json!("node-2");
+    pod
+}
+
 /// The same with what EKS adds to a pod: both variables, and a token of 24 hours.
 pub(crate) fn with_identity(namespace: &str, name: &str, service_account: &str) -> Value {
     let mut pod = sleeping(namespace, name);
@@ -74,9 +80,21 @@ pub(crate) fn by_web_identity(namespace: &str, name: &str, service_account: &str
     pod
 }
 
+/// A pod of the default service account that asks the admission policy for what EKS adds.
+pub(crate) fn injected(namespace: &str, name: &str) -> Value {
+    let mut pod = sleeping(namespace, name);
+    pod["metadata"]["labels"] = json!({ "credlet.io/inject": "pod-identity" });
+    pod
+}
+
 /// The same that asks credlet once a second from its start on: [`Pod::answers`] are what it got.
-pub(crate) fn asking(mut pod: Value) -> Value {
-    let script = format!(r#"while :; do {ASK} | tr "\n" "\t"; echo; sleep 1; done"#);
+pub(crate) fn asking(pod: Value) -> Value {
+    asking_every(pod, 1)
+}
+
+/// The same with so many seconds between two questions.
+pub(crate) fn asking_every(mut pod: Value, seconds: u32) -> Value {
+    let script = format!(r#"while :; do {ASK} 2>/dev/null | tr "\n" "\t"; echo; sleep {seconds}; done"#);
     pod["spec"]["containers"][0]["command"] = json!([&["sh", "-c", &script, "sh"], &CURL[..]].concat());
     pod
 }
@@ -182,6 +200,13 @@ impl Pod {
     pub(crate) async fn is_served_in(&self, account: &str) -> anyhow::Result<()> {
         let is_served = async || Ok(self.answers().await?.last().is_some_and(|last| last.json()["AccountId"] == account));
         self.cluster.wait_until(&format!("credentials of {account}"), is_served).await
+    }
+
+    /// Waits until a pod that is [`asking`] has asked once more and got credentials.
+    pub(crate) async fn is_served_again(&self) -> anyhow::Result<()> {
+        let before = self.answers().await?.len();
+        let is_served = async || Ok(self.answers().await?.iter().skip(before + 1).any(|answer| answer.status == 200));
+        self.cluster.wait_until("credentials", is_served).await
     }
 
     /// The last of them.

@@ -111,8 +111,7 @@ pub(crate) async fn other_tokens(world: Arc<World>) -> anyhow::Result<()> {
 
 pub(crate) async fn another_node(world: Arc<World>) -> anyhow::Result<()> {
     let pod = app(&world, "another-node").await?;
-    let mut elsewhere = pod::with_identity("another-node", "app-1", "app");
-    elsewhere["spec"]["nodeName"] = json!("node-2");
+    let elsewhere = pod::on_second_node(pod::with_identity("another-node", "app-1", "app"));
     let elsewhere = world.cluster.run(&elsewhere).await?;
     let token = pod.token().await?;
     let answer = elsewhere.ask_with(&token).await?;

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use anyhow::bail;
+use serde_json::json;
 use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
-use crate::agent::{self, Agent};
+use crate::agent::{Agent, put_policy};
 use crate::cluster::Cluster;
 use crate::injection;
-
-const OFTEN: &str = "--max-credential-retention-before-renewal=20s";
 
 /// A cluster in which credlet serves both nodes, and equips the pods that ask for it.
 pub(crate) struct World {
@@ -24,9 +23,12 @@ impl World {
     async fn start() -> anyhow::Result<Self> {
         let cluster = Arc::new(Cluster::start(2).await?);
         let [first, second] = cluster.nodes() else { bail!("not two nodes") };
-        agent::prepare(&cluster).await?;
-        let (agent, other_agent) =
-            tokio::try_join!(Agent::start(&cluster, first, &[]), Agent::start(&cluster, second, &[OFTEN]))?;
+        put_policy(&cluster, "rules: []").await?;
+        let often = json!({ "maxCredentialRetentionBeforeRenewal": "20s" });
+        let (agent, other_agent) = tokio::try_join!(
+            Agent::start(&cluster, first, "credlet", json!({})),
+            Agent::start(&cluster, second, "credlet-node-2", often)
+        )?;
         injection::install(&cluster).await?;
         Ok(Self { cluster, agent, other_agent })
     }

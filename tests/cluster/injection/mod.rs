@@ -63,8 +63,7 @@ fn as_applied(pod: &Value) -> Value {
 
 pub(crate) async fn running_pod(world: Arc<World>) -> anyhow::Result<()> {
     world.cluster.namespace("injection-running").await?;
-    let mut manifest = pod::sleeping("injection-running", "app-0");
-    manifest["metadata"]["labels"] = json!({ LABEL: "pod-identity" });
+    let mut manifest = pod::injected("injection-running", "app-0");
     // With a proxy that nobody reaches, so that only an exception from it leads to credlet.
     manifest["spec"]["containers"][0]["env"] = json!([{ "name": "http_proxy", "value": "http://192.0.2.254:3128" }]);
     let pod = world.cluster.run(&manifest).await?;

@@ -4,6 +4,7 @@ kubelets, containerd, runc and a bridge network, without an engine or an image r
     python3 tests/cluster/lab build             makes what a cluster needs (12 min) in $CREDLET_CACHE
     python3 tests/cluster/lab up [--nodes 2]    the same, then a cluster until standard input ends
     python3 tests/cluster/lab kubectl ARGS…     as its admin, from another terminal
+    python3 tests/cluster/lab helm ARGS…        the same
     python3 tests/cluster/lab node N ARGS…      a command in the namespaces of node N
 
 `up` describes the cluster in a line of JSON. On its standard input a line "stop api-server" or "start api-server" does so, and is
@@ -32,17 +33,17 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("build")
     commands.add_parser("up").add_argument("--nodes", type=int, choices=(1, 2), default=1)
-    for name in ("kubectl", "node"):
+    for name in ("kubectl", "helm", "node"):
         commands.add_parser(name, add_help=False).add_argument("words", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
     if arguments.command == "build":
         build()
     elif arguments.command == "up":
         up(arguments.nodes)
-    elif arguments.command == "kubectl":
-        enter(0, [*running()["kubectl"], *arguments.words])
-    else:
+    elif arguments.command == "node":
         enter(int(arguments.words[0]) - 1, arguments.words[1:])
+    else:
+        enter(0, [*running()[arguments.command], *arguments.words])
 
 
 def up(nodes: int) -> None:

@@ -25,6 +25,7 @@ def build() -> None:
     build_helm()
     build_pause()
     pack_images()
+    build_credlet()
     install_python_packages()
 
 
@@ -88,6 +89,11 @@ def pack_images() -> None:
     links = {name: f"usr/{name}" for name in ("bin", "lib", "lib64", "sbin")}
     machine = images.Image(images.MACHINE, ["/bin/sh"], links=links)
     once(IMAGES / "machine.tar", [source], lambda: machine.save(IMAGES / "machine.tar"))
+
+
+def build_credlet() -> None:
+    """credlet's own image, as it is now."""
+    run(HERE.parents[1] / "image/build")
 
 
 def install_python_packages() -> None:

@@ -25,6 +25,8 @@ FOLDER = cache_folder() / f"cluster-{kubernetes_version().removeprefix('v')}"
 BINARIES = FOLDER / "bin"
 IMAGES = FOLDER / "images"
 PYTHON = FOLDER / "python"
+# credlet's own image, which tests/image/build makes.
+CREDLET_IMAGE = cache_folder() / "image/credlet.tar"
 
 
 def once(target: pathlib.Path, inputs: list[pathlib.Path], make: Callable[[], None]) -> None:

@@ -47,9 +47,10 @@ class Cluster:
     def description(self) -> dict:
         """What whoever uses the cluster has to know."""
         nodes = [{"name": node.name, "pid": node.pid, "address": node.address} for node in self.nodes]
-        # Without a cache of its own it leaves one in the user's home.
-        flags = [f"--kubeconfig={self.pki.path('admin.conf')}", f"--cache-dir={self.folder / 'kubectl'}"]
-        return {"nodes": nodes, "kubectl": [str(BINARIES / "kubectl"), *flags], "python": str(PYTHON)}
+        # With a home of their own they leave nothing in the user's.
+        home, login = f"HOME={self.folder / 'home'}", f"--kubeconfig={self.pki.path('admin.conf')}"
+        admin = {name: ["env", home, str(BINARIES / name), login] for name in ("kubectl", "helm")}
+        return {"nodes": nodes, "python": str(PYTHON), **admin}
 
     def start_api_server(self) -> None:
         self.api_server = components.start_api_server(self.first, self.pki)

@@ -6,7 +6,7 @@ import string
 import subprocess
 
 import images
-from cache import BINARIES, HERE, IMAGES
+from cache import BINARIES, CREDLET_IMAGE, HERE, IMAGES
 from commands import succeeds, wait_until
 from nodes import SERVICE_SUBNET, Node
 from pki import Pki
@@ -102,7 +102,7 @@ def start_containerd(node: Node, folder: pathlib.Path) -> subprocess.Popen:
     daemon = node.spawn(f"containerd-{node.number}", "containerd", "--config", config)
     client = ["ctr", "--address", CONTAINERD_SOCKET, "--namespace", "k8s.io"]
     wait_until(f"containerd of {node.name}", lambda: succeeds(*node.enter(*client, "version")))
-    for archive in sorted(IMAGES.glob("*.tar")):
+    for archive in [*sorted(IMAGES.glob("*.tar")), CREDLET_IMAGE]:
         node.run(*client, "image", "import", archive, stdout=subprocess.DEVNULL)
     return daemon
 
