@@ -1,4 +1,4 @@
-"""What the agent is told by values: arguments, variables, files, probes."""
+"""What the agent is told by values: flags, variables, files, probes."""
 
 import re
 import unittest
@@ -8,52 +8,62 @@ import chart
 # Value sets and variants that pass every flag between them.
 ALL_FLAGS = [("every-flag",), ("annotations",), ("hybrid", "hybrid")]
 
-
-def arguments(name: str, component: str = "cloud") -> list[str]:
-    spec = chart.pod_spec(chart.daemonsets(chart.named(name))[component])
-    return chart.containers(spec)["credlet"]["args"]
+PREFIX = "CREDLET_"
 
 
 def environment(name: str, component: str = "cloud") -> dict:
+    """Variables that are no flags of the agent."""
+    return {name: value for name, value in variables(name, component).items() if not name.startswith(PREFIX)}
+
+
+def flags(name: str, component: str = "cloud") -> dict:
+    """Flags of the agent, by their names: they are variables, too."""
+    passed = variables(name, component).items()
+    return {name.removeprefix(PREFIX).lower().replace("_", "-"): value for name, value in passed if name.startswith(PREFIX)}
+
+
+def variables(name: str, component: str) -> dict:
     spec = chart.pod_spec(chart.daemonsets(chart.named(name))[component])
     return {each["name"]: each.get("value", each.get("valueFrom")) for each in chart.containers(spec)["credlet"]["env"]}
 
 
 class Agent(unittest.TestCase):
     def test_minimal_values_need_only_the_cluster(self):
-        expected = "server --cluster-name=prod --log-format=json --metrics-address=0.0.0.0 --metrics-port=2705 --port=80 --probe-port=2703"
-        self.assertEqual(arguments("minimal"), [*expected.split(), "--verbosity=info"])
+        expected = {
+            "cluster-name": "prod", "log-format": "json", "metrics-address": "0.0.0.0", "metrics-port": "2705", "port": "80",
+            "probe-port": "2703", "verbosity": "info",
+        }  # fmt: skip
+        self.assertEqual(flags("minimal"), expected)
         node = {"fieldRef": {"fieldPath": "spec.nodeName"}}
         self.assertEqual(environment("minimal"), {"NODE_NAME": node, "AWS_REGION": "eu-central-1"})
 
     def test_each_value_arrives_as_its_flag(self):
         expected = {
-            "--cluster-name=Prod_1", "--bind-hosts=169.254.170.23", "--port=8080", "--probe-port=12703", "--issuer=https://one.example",
-            "--issuer=https://two.example=https://keys.example/jwks?a=b,c", "--audience=pods.eks.amazonaws.com",
-            "--token-verification=local", "--source-check=enforce", "--pod-rate=1000000", "--max-cache-size=0", "--max-service-qps=20",
-            "--max-credential-retention-before-renewal=3h", "--endpoint=https://eks-auth.example", "--verbosity=debug",
-            "--log-format=text", "--run-dir=/run/credlet", "--metrics-address=127.0.0.1", "--metrics-port=12705",
+            "cluster-name": "Prod_1", "bind-hosts": "169.254.170.23", "port": "8080", "probe-port": "12703",
+            "issuer": "https://one.example,https://two.example=https://keys.example/jwks?a=b", "audience": "pods.eks.amazonaws.com",
+            "token-verification": "local", "source-check": "enforce", "pod-rate": "1000000", "max-cache-size": "0",
+            "max-service-qps": "20", "max-credential-retention-before-renewal": "3h", "endpoint": "https://eks-auth.example",
+            "verbosity": "debug", "log-format": "text", "metrics-address": "127.0.0.1", "metrics-port": "12705",
         }  # fmt: skip
-        first, *rest = arguments("every-flag")
-        self.assertEqual(first, "server")
-        self.assertEqual(set(rest), expected)
-        self.assertEqual(len(rest), len(expected))
+        self.assertEqual(flags("every-flag"), expected)
+        agent = chart.containers(chart.pod_spec(chart.daemonsets(chart.named("every-flag"))["cloud"]))["credlet"]
+        self.assertEqual(agent["args"], ["server", "--run-dir=/run/credlet"])
 
     def test_flags_are_those_of_the_agent(self):
         source = (chart.DAEMONSET.parent / "src/config/flags.rs").read_text()
-        flags = {name.replace("_", "-") for name in re.findall(r"^    pub (\w+): (?!\w+Flags)", source, re.MULTILINE)}
-        passed = {re.match(r"--([^=]+)", word)[1] for name in ALL_FLAGS for word in arguments(*name)[1:]}
-        self.assertEqual(passed - flags, set())
-        # NODE_NAME says it.
-        self.assertEqual(flags - passed, {"node-name"})
+        known = {name.replace("_", "-") for name in re.findall(r"^    pub (\w+): (?!\w+Flags)", source, re.MULTILINE)}
+        passed = {flag for name in ALL_FLAGS for flag in flags(*name)}
+        self.assertEqual(passed - known, set())
+        # NODE_NAME says the one, the chart's own mount is the default of the other.
+        self.assertEqual(known - passed, {"node-name", "run-dir"})
 
     def test_switches_are_passed_where_they_are_on(self):
-        self.assertIn("--service-account-roles", arguments("annotations"))
-        self.assertIn("--metrics-port=0", arguments("no-link"))
+        self.assertEqual(flags("annotations")["service-account-roles"], "true")
+        self.assertEqual(flags("no-link")["metrics-port"], "0")
         for component in ("hybrid", "hybrid-bottlerocket"):
-            self.assertIn("--rotate-credentials", arguments("hybrid", component))
+            self.assertEqual(flags("hybrid", component)["rotate-credentials"], "true")
             self.assertEqual(environment("hybrid", component)["AWS_SHARED_CREDENTIALS_FILE"], "/etc/credlet/aws/credentials")
-        self.assertNotIn("--rotate-credentials", arguments("hybrid", "cloud"))
+        self.assertNotIn("rotate-credentials", flags("hybrid", "cloud"))
 
     def test_variables_arrive_as_text_or_as_references(self):
         proxied = environment("proxied")
@@ -74,8 +84,8 @@ class Agent(unittest.TestCase):
             spec = chart.pod_spec(daemonset)
             agent = chart.containers(spec)["credlet"]
             mounts = {each["mountPath"]: each["name"] for each in agent["volumeMounts"]}
-            told = [word.split("=", 1)[1] for word in agent["args"] if word.startswith("--policy=")]
-            told += [each["value"] for each in agent["env"] if each["name"] in ("AWS_CA_BUNDLE", "AWS_SHARED_CREDENTIALS_FILE")]
+            files = ("CREDLET_POLICY", "AWS_CA_BUNDLE", "AWS_SHARED_CREDENTIALS_FILE")
+            told = [each["value"] for each in agent["env"] if each["name"] in files]
             with self.subTest(name):
                 for path in told:
                     self.assertTrue(path in mounts or path.rsplit("/", 1)[0] in mounts, f"{path} in {mounts}")

@@ -6,8 +6,12 @@ image: {{ include "credlet.image" .root }}
 imagePullPolicy: {{ $values.image.pullPolicy }}
 command: [/credlet]
 args:
-  {{- include "credlet.arguments" . | nindent 2 }}
+  - server
+  {{- with $values.agent.extraArgs }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 env:
+  {{- include "credlet.flags" . | nindent 2 }}
   {{- include "credlet.environment" . | nindent 2 }}
 securityContext:
   {{- include "credlet.confined" (list "NET_BIND_SERVICE") | nindent 2 }}
@@ -54,46 +58,38 @@ capabilities:
   add: [{{ join ", " . }}]
 {{- end }}
 
-{{- define "credlet.arguments" -}}
+{{/* As variables, not as arguments: what is run beside the server by `kubectl exec`, such as `credlet check`, so has them too. */}}
+{{- define "credlet.flags" -}}
 {{- $values := .root.Values -}}
 {{- $agent := $values.agent -}}
-- server
-{{- $single := dict
-  "cluster-name" $values.clusterName
-  "port" $agent.port
-  "probe-port" $agent.probePort
-  "metrics-port" (ternary $values.metrics.port 0 $values.metrics.enabled)
-  "metrics-address" $values.metrics.address
-  "token-verification" $agent.tokenVerification
-  "source-check" $agent.sourceCheck
-  "pod-rate" $agent.podRate
-  "max-cache-size" $agent.maxCacheSize
-  "max-service-qps" $agent.maxServiceQps
-  "max-credential-retention-before-renewal" $agent.maxCredentialRetentionBeforeRenewal
-  "endpoint" $agent.endpoint
-  "policy" (ternary "/etc/credlet/policy/policy.yaml" "" (ne (include "credlet.policyMap" .root) ""))
-  "verbosity" $agent.verbosity
-  "log-format" $agent.logFormat }}
-{{- range $flag, $value := $single }}
+{{- $flags := dict
+  "CLUSTER_NAME" $values.clusterName
+  "BIND_HOSTS" (join "," $agent.bindHosts)
+  "PORT" $agent.port
+  "PROBE_PORT" $agent.probePort
+  "METRICS_PORT" (ternary $values.metrics.port 0 $values.metrics.enabled)
+  "METRICS_ADDRESS" $values.metrics.address
+  "ISSUER" (join "," $agent.issuers)
+  "AUDIENCE" (join "," $agent.audiences)
+  "TOKEN_VERIFICATION" $agent.tokenVerification
+  "SOURCE_CHECK" $agent.sourceCheck
+  "POD_RATE" $agent.podRate
+  "MAX_CACHE_SIZE" $agent.maxCacheSize
+  "MAX_SERVICE_QPS" $agent.maxServiceQps
+  "MAX_CREDENTIAL_RETENTION_BEFORE_RENEWAL" $agent.maxCredentialRetentionBeforeRenewal
+  "ENDPOINT" $agent.endpoint
+  "POLICY" (ternary "/etc/credlet/policy/policy.yaml" "" (ne (include "credlet.policyMap" .root) ""))
+  "SERVICE_ACCOUNT_ROLES" (ternary "true" "" $values.serviceAccountRoles)
+  "ROTATE_CREDENTIALS" (ternary "" "true" (empty .variant.credentialsFolder))
+  "VERBOSITY" $agent.verbosity
+  "LOG_FORMAT" $agent.logFormat }}
+{{- range $flag, $value := $flags }}
 {{- /* Numbers of a YAML file are floats here: 1000000 would become 1e+06. */}}
 {{- $text := kindIs "float64" $value | ternary (int64 $value | toString) (toString $value) }}
 {{- if not (or (kindIs "invalid" $value) (eq $text "")) }}
-- {{ printf "--%s=%s" $flag $text | quote }}
+- name: CREDLET_{{ $flag }}
+  value: {{ $text | quote }}
 {{- end }}
-{{- end }}
-{{- range $flag, $list := dict "bind-hosts" $agent.bindHosts "issuer" $agent.issuers "audience" $agent.audiences }}
-{{- range $list }}
-- {{ printf "--%s=%s" $flag . | quote }}
-{{- end }}
-{{- end }}
-{{- if $values.serviceAccountRoles }}
-- --service-account-roles
-{{- end }}
-{{- if .variant.credentialsFolder }}
-- --rotate-credentials
-{{- end }}
-{{- with $agent.extraArgs }}
-{{ toYaml . }}
 {{- end }}
 {{- end }}
 
