@@ -25,7 +25,7 @@ use tokio::runtime::Runtime;
 const TOKEN_LIFE: Duration = Duration::from_secs(86_400);
 
 /// Fewer than the agent takes from one source address.
-const CONNECTIONS_OF_A_SOURCE: usize = 800;
+const CONNECTIONS_OF_A_SOURCE: usize = 200;
 
 /// How much is asked of it.
 struct Plan {
@@ -38,7 +38,7 @@ struct Plan {
     rest: Duration,
 }
 
-const WHOLE: Plan = Plan { starts: 20, pods: 2_000, connections: 5_000, crowds: 2, rest: Duration::from_secs(3) };
+const WHOLE: Plan = Plan { starts: 20, pods: 2_000, connections: 2_000, crowds: 5, rest: Duration::from_secs(3) };
 const SMOKE: Plan = Plan { starts: 1, pods: 20, connections: 20, crowds: 1, rest: Duration::from_millis(50) };
 
 /// A running agent. Dropping it kills it.
