@@ -22,6 +22,12 @@
 //! the request that caused them: a client that leaves loses nothing for the next one. When the policy file or the annotations of
 //! a service account change ([`grants`], [`cluster`]), credentials whose grant is no more are dropped, and no others.
 //!
+//! # The node
+//!
+//! The addresses that SDKs know stand on a link that [`node::link`] makes, keeps and watches; the agent listens before they are
+//! there, and its readiness says whether they lead to this very process. [`node::source`] tells this node's own pods and processes
+//! from neighbours by the kernel's route back to them. [`checks`] tries once what the server needs, and says what is missing.
+//!
 //! # The order of modules
 //!
 //! A module names only modules above it in the list below; `tests/agent/layers.rs` keeps it so.
