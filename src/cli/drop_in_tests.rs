@@ -41,10 +41,21 @@ fn what_is_unknown_is_left_out_with_its_value() {
         assert_eq!((flags.cluster_name.as_deref(), flags.port.as_str()), (Some("demo"), "8080"), "{words}");
         assert_eq!(notes.len(), left_out.len(), "{notes:?}");
         for (note, unknown) in notes.iter().zip(left_out) {
-            assert!(note.starts_with(unknown) && note.contains(" is ignored: "), "{note}");
+            assert!(note.starts_with(unknown) && note.contains(" is ignored"), "{note}");
         }
     }
     assert!(server("server -c demo --jwt-svid-duration 1h").1[0].contains("SPIFFE"));
+}
+
+#[test]
+fn the_note_says_which_word_went_with_a_flag() {
+    for (words, note) in [
+        ("--of-tomorrow 8080", "--of-tomorrow is ignored together with \"8080\": credlet does not know it"),
+        ("--of-tomorrow=8080", "--of-tomorrow is ignored: credlet does not know it"),
+        ("--of-tomorrow -p 8080", "--of-tomorrow is ignored: credlet does not know it"),
+    ] {
+        assert_eq!(server(&format!("server -c demo {words}")).1, [note], "{words}");
+    }
 }
 
 #[test]

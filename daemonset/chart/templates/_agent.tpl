@@ -93,6 +93,22 @@ capabilities:
 {{- end }}
 {{- end }}
 
+{{/* Refuses what the agent refuses, and no schema can compare: its start would fail on one node after the other. */}}
+{{- define "credlet.checkPorts" -}}
+{{- $ports := dict "agent.port" .Values.agent.port "agent.probePort" .Values.agent.probePort }}
+{{- if .Values.metrics.enabled }}
+{{- $_ := set $ports "metrics.port" .Values.metrics.port }}
+{{- end }}
+{{- $taken := dict }}
+{{- range $key, $port := $ports }}
+{{- $number := int $port | toString }}
+{{- with get $taken $number }}
+{{- fail (printf "%s: %s is the port of %s already" $key $number .) }}
+{{- end }}
+{{- $_ := set $taken $number $key }}
+{{- end }}
+{{- end }}
+
 {{- define "credlet.environment" -}}
 - name: NODE_NAME
   valueFrom:
