@@ -91,6 +91,15 @@ fn what_means_something_else_is_told_once() {
 }
 
 #[test]
+fn the_guide_names_each_difference() {
+    let guide = include_str!("../../docs/replacing.md");
+    for Difference { id, .. } in DIFFERENCES {
+        let flag = if id == "verbosity" { "-v panic".to_owned() } else { format!("--{}", id.replace('_', "-")) };
+        assert!(guide.contains(&format!("| `{flag}")), "{flag}");
+    }
+}
+
+#[test]
 fn a_rate_of_zero_is_the_default() {
     assert_eq!(server("server -c demo --max-service-qps 0").0.max_service_qps, DEFAULT_RATE);
 }

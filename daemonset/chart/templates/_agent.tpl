@@ -36,7 +36,7 @@ readinessProbe:
     command: [/credlet, status, --ready]
   periodSeconds: 5
   timeoutSeconds: 5
-# Depends on no network and no load. No startup probe: the agent listens within milliseconds.
+# Depends on no network and no load; where the socket is missing, the probe port answers. No startup probe: the agent listens within milliseconds.
 livenessProbe:
   exec:
     command: [/credlet, status, --healthy]
