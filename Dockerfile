@@ -4,7 +4,7 @@
 #
 # --platform linux/arm64 on amd64, or the other way round, compiles across: nothing is emulated.
 
-# Debian 12 with Rust.
+# Debian 12 with Rust. The tag moves: RUST_IMAGE=rust:1.95-slim-bookworm@sha256:… pins it, for a build that can be repeated.
 ARG RUST_IMAGE=rust:1.95-slim-bookworm
 FROM --platform=$BUILDPLATFORM $RUST_IMAGE AS build
 WORKDIR /src
@@ -41,7 +41,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && install -D "target/$target/release/credlet" /image/credlet
 
 # The capability lets a uid that is not root bind port 80, once the container's bounding set has it. The other two paths are
-# those of the EKS Pod Identity Agent's image. Of the sources of names only those two are built into a static glibc.
+# those of the EKS Pod Identity Agent's image, and so is root's home, where its hybrid DaemonSets mount credentials: a runtime takes
+# HOME from this file. Of the sources of names only those two are built into a static glibc.
 WORKDIR /image
 ARG SOURCE_DATE_EPOCH=0
 RUN setcap cap_net_bind_service=+ep credlet \
@@ -49,12 +50,16 @@ RUN setcap cap_net_bind_service=+ep credlet \
     && ln -s credlet eks-pod-identity-agent \
     && mkdir etc \
     && echo "hosts: files dns" >etc/nsswitch.conf \
-    && echo "credlet:x:17023:17023:credlet:/:/sbin/nologin" >etc/passwd \
-    && echo "credlet:x:17023:" >etc/group \
+    && echo "root:x:0:0:root:/root:/sbin/nologin" >etc/passwd \
+    && echo "credlet:x:17023:17023:credlet:/:/sbin/nologin" >>etc/passwd \
+    && echo "root:x:0:" >etc/group \
+    && echo "credlet:x:17023:" >>etc/group \
     && find . -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 # No USER: init containers need root, and everything else sets its uid.
 FROM scratch
+# `kubectl exec … -- credlet` finds the binary.
+ENV PATH=/
 COPY --from=build /image/ /
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 ARG CREDLET_COMMIT=unknown

@@ -29,9 +29,14 @@ impl Config {
         self.metrics.map_or(0, |address| address.port())
     }
 
-    /// Loopback in both families: the kubelet's `localhost` may be either.
+    /// Where probes are answered.
     #[must_use]
     pub fn probe_addresses(&self) -> [SocketAddr; 2] {
-        [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].map(|host| SocketAddr::new(host, self.probe_port))
+        probe_addresses(self.probe_port)
     }
+}
+
+/// Loopback in both families: the kubelet's `localhost` may be either.
+fn probe_addresses(port: u16) -> [SocketAddr; 2] {
+    [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].map(|host| SocketAddr::new(host, port))
 }

@@ -15,9 +15,11 @@ use hyper::client::conn::http1;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
 
 use crate::admin::http::Answer;
+use crate::admin::probe_addresses;
 use crate::admin::probes::{Probes, Ready};
 use crate::base::clock::Now;
 use crate::broker::Broker;
@@ -163,6 +165,27 @@ pub enum AskError {
 pub async fn ask(run_dir: &Path, path: &str) -> Result<(StatusCode, Bytes), AskError> {
     let socket = socket_path(run_dir);
     let stream = UnixStream::connect(&socket).await.map_err(|source| AskError::Connect { path: socket, source })?;
+    exchange(stream, path).await
+}
+
+/// As [`ask`], and where there is no socket by the probe port: an agent whose run directory can't be used still serves. On the
+/// node's network that port may be another agent's.
+///
+/// # Errors
+/// [`AskError`] when neither answers.
+pub async fn ask_also_by_port(run_dir: &Path, probe_port: u16, path: &str) -> Result<(StatusCode, Bytes), AskError> {
+    let by_socket = ask(run_dir, path).await;
+    let Err(AskError::Connect { .. }) = by_socket else { return by_socket };
+    match TcpStream::connect(probe_addresses(probe_port).as_slice()).await {
+        Ok(stream) => exchange(stream, path).await,
+        Err(_) => by_socket,
+    }
+}
+
+async fn exchange<S>(stream: S, path: &str) -> Result<(StatusCode, Bytes), AskError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let exchange = async {
         let response = sender.send_request(Request::get(path).header("host", "credlet").body(Empty::<Bytes>::new())?).await?;

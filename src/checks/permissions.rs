@@ -61,7 +61,7 @@ async fn described(config: &Config, access: &Access, context: &Context) -> Optio
 
 fn of_trial(check: Check, service: &str, trial: Trial) -> Finding {
     match trial.outcome {
-        Ok(()) if check == Check::Permission => Finding::ok(check, format!("{service} is allowed")),
+        Ok(()) if check == Check::Permission => Finding::ok(check, format!("{service} is not refused: the trial's token was")),
         Ok(()) => Finding::ok(check, format!("{service} answers")),
         Err(Failure::Bug(cause)) => Finding::warning(check, format!("{service}: can't be told: {cause}"), LATER),
         Err(Failure::Throttled { .. }) => {

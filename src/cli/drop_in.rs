@@ -124,20 +124,20 @@ struct Line {
 }
 
 impl Line {
-    /// Leaves out the word that `error` names, and the next one if that is its value.
+    /// Leaves out the word that `error` names, and the next one where it may be its value: of an unknown flag nobody can tell,
+    /// so the note says which one.
     fn leave_out(&mut self, error: clap::Error) -> Result<(), clap::Error> {
         let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg) else { return Err(error) };
         let unknown = unknown.clone();
         let Some(at) = self.words.iter().position(|word| spells(word, &unknown)) else { return Err(error) };
         let word = self.words.remove(at);
         let has_value = unknown.starts_with('-') && word == unknown.as_str();
-        let next = self.words.get(at).filter(|next| has_value && !next.as_encoded_bytes().starts_with(b"-"));
-        if next.is_some() {
-            self.words.remove(at);
-        }
+        let is_value = |next: &&OsString| has_value && !next.as_encoded_bytes().starts_with(b"-");
+        let value = self.words.get(at).is_some_and(|next| is_value(&next)).then(|| self.words.remove(at));
+        let with = value.map(|value| format!(" together with {value:?}")).unwrap_or_default();
         let known = UNKNOWN.iter().find(|(flag, _)| *flag == unknown);
         let instead = known.map_or("credlet does not know it", |(_, instead)| instead);
-        self.notes.push(format!("{unknown} is ignored: {instead}"));
+        self.notes.push(format!("{unknown} is ignored{with}: {instead}"));
         Ok(())
     }
 

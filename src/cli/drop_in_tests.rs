@@ -41,10 +41,21 @@ fn what_is_unknown_is_left_out_with_its_value() {
         assert_eq!((flags.cluster_name.as_deref(), flags.port.as_str()), (Some("demo"), "8080"), "{words}");
         assert_eq!(notes.len(), left_out.len(), "{notes:?}");
         for (note, unknown) in notes.iter().zip(left_out) {
-            assert!(note.starts_with(unknown) && note.contains(" is ignored: "), "{note}");
+            assert!(note.starts_with(unknown) && note.contains(" is ignored"), "{note}");
         }
     }
     assert!(server("server -c demo --jwt-svid-duration 1h").1[0].contains("SPIFFE"));
+}
+
+#[test]
+fn the_note_says_which_word_went_with_a_flag() {
+    for (words, note) in [
+        ("--of-tomorrow 8080", "--of-tomorrow is ignored together with \"8080\": credlet does not know it"),
+        ("--of-tomorrow=8080", "--of-tomorrow is ignored: credlet does not know it"),
+        ("--of-tomorrow -p 8080", "--of-tomorrow is ignored: credlet does not know it"),
+    ] {
+        assert_eq!(server(&format!("server -c demo {words}")).1, [note], "{words}");
+    }
 }
 
 #[test]
@@ -76,6 +87,15 @@ fn what_means_something_else_is_told_once() {
     ] {
         let (_, notes) = server(&format!("server -c demo {words}"));
         assert!(notes.len() == 1 && notes[0].starts_with(flag), "{words}: {notes:?}");
+    }
+}
+
+#[test]
+fn the_guide_names_each_difference() {
+    let guide = include_str!("../../docs/replacing.md");
+    for Difference { id, .. } in DIFFERENCES {
+        let flag = if id == "verbosity" { "-v panic".to_owned() } else { format!("--{}", id.replace('_', "-")) };
+        assert!(guide.contains(&format!("| `{flag}")), "{flag}");
     }
 }
 

@@ -9,7 +9,7 @@ use clap::Args;
 use hyper::StatusCode;
 use serde_json::Value;
 
-use crate::admin::status::ask;
+use crate::admin::status::{ask, ask_also_by_port};
 
 /// What is shown of each entry.
 const ENTRY_COLUMNS: [&str; 9] = [
@@ -39,6 +39,9 @@ pub(super) struct StatusFlags {
     /// The run directory of the agent to ask
     #[arg(long, env = "CREDLET_RUN_DIR", value_name = "DIR", default_value = "/run/credlet")]
     run_dir: PathBuf,
+    /// The probe port of that agent, which --healthy asks where the run directory has no socket
+    #[arg(long, env = "CREDLET_PROBE_PORT", value_name = "PORT", default_value = "2703")]
+    probe_port: u16,
 }
 
 pub(super) fn main(flags: &StatusFlags) -> anyhow::Result<ExitCode> {
@@ -48,7 +51,12 @@ pub(super) fn main(flags: &StatusFlags) -> anyhow::Result<ExitCode> {
         _ => "/status",
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (status, body) = runtime.block_on(ask(&flags.run_dir, path))?;
+    let (status, body) = runtime.block_on(async {
+        match flags.healthy {
+            true => ask_also_by_port(&flags.run_dir, flags.probe_port, path).await,
+            false => ask(&flags.run_dir, path).await,
+        }
+    })?;
     let document: Value = serde_json::from_slice(&body)?;
     let text = match flags {
         StatusFlags { json: true, .. } => format!("{document:#}\n"),

@@ -1,9 +1,8 @@
-//! Calls that AWS must refuse: by which refusal it is, the way there and the permission show before any pod needs them.
+//! Calls that AWS must refuse: by which refusal it is, a missing permission and a blocked way show before any pod needs them.
 //!
-//! A token that nobody can have signed is presented. AWS checks the caller's signature, then the caller's permission, then the
-//! token: so a refusal of the token means that the rest holds. That order is how AWS describes the evaluation of a request (IAM
-//! User Guide, "Policy evaluation logic"); the API's own pages do not promise it. Were EKS Auth to look at the token first, a
-//! missing permission would go unseen here; it could not be seen where there is none.
+//! A token that nobody can have signed is presented. A refusal of the caller tells what is missing; a refusal of the token tells
+//! that AWS got as far as that. As AWS describes the evaluation of a request (IAM User Guide, "Policy evaluation logic"), the
+//! permission was looked at before; the API's own pages do not promise that order, so nobody says that the call is allowed.
 
 use std::time::SystemTime;
 

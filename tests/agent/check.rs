@@ -81,7 +81,7 @@ async fn a_node_that_can_serve() {
         ("region", "eu-central-1"),
         ("credentials", "from EnvVars, without an end"),
         ("keys", &format!("1 of {}, from {}", cloud.issuer(), cloud.jwks_url())),
-        ("permission", "eks-auth:AssumeRoleForPodIdentity is allowed"),
+        ("permission", "eks-auth:AssumeRoleForPodIdentity is not refused: the trial's token was"),
         ("clock", "that of AWS"),
     ] {
         assert!(checked.line("ok", check).contains(text), "{text} in\n{}", checked.text);

@@ -61,8 +61,11 @@ async fn differences_and_what_is_unknown_are_told_once_at_the_start() {
     let line = words(&[path], "server", arguments, &setup, "");
     let agent = setup.line(&line).start().await.unwrap();
     let log = agent.log();
-    for text in ["--max-service-qps: other than with", "--enable-imds-credentials is ignored", "--of-a-later-version is ignored"]
-    {
+    for text in [
+        "--max-service-qps: other than with",
+        "--enable-imds-credentials is ignored together with",
+        "--of-a-later-version is ignored",
+    ] {
         let lines: Vec<_> = log.lines().filter(|line| line.contains(text)).collect();
         assert!(lines.len() == 1 && lines[0].contains("WARN"), "{text}: {log}");
     }

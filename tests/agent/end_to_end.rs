@@ -99,9 +99,30 @@ async fn status_tells_names_and_times_to_operators() {
 #[tokio::test]
 async fn status_of_no_agent_is_a_fault() {
     let folder = tempfile::tempdir().unwrap();
-    let output = credlet("status").arg("--ready").arg("--run-dir").arg(folder.path()).output().await.unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("no agent answers at"));
+    for probe in ["--ready", "--healthy"] {
+        // A port that nobody listens on.
+        let mut status = credlet("status");
+        let output = status.args([probe, "--probe-port=1", "--run-dir"]).arg(folder.path()).output().await.unwrap();
+        assert_eq!(output.status.code(), Some(1), "{probe}");
+        assert!(String::from_utf8(output.stderr).unwrap().contains("no agent answers at"), "{probe}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_without_a_status_socket_is_healthy_by_its_probe_port() {
+    let no_folder = tempfile::NamedTempFile::new().unwrap();
+    let mut port = 0;
+    let _world = World::with(|setup| {
+        port = setup.addresses().probes.port();
+        setup.flag("run-dir", no_folder.path().display())
+    })
+    .await;
+    // Readiness is this very process's alone: the port may be another's.
+    for (probe, code) in [("--healthy", 0), ("--ready", 1)] {
+        let mut status = credlet("status");
+        let status = status.arg(probe).arg("--run-dir").arg(no_folder.path()).env("CREDLET_PROBE_PORT", port.to_string());
+        assert_eq!(status.output().await.unwrap().status.code(), Some(code), "{probe}");
+    }
 }
 
 #[tokio::test]

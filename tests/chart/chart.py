@@ -16,6 +16,8 @@ REFUSALS = HERE / "refusals.yaml"
 # The chart for kubectl alone.
 PLAIN = DAEMONSET / "credlet.yaml"
 
+NODE_POOL_PATCH = DAEMONSET / "fresh-nodes/karpenter-patch.yaml"
+
 RELEASE, NAMESPACE = "credlet", "kube-system"
 
 PLAIN_HEAD = """\
@@ -46,8 +48,18 @@ def rendered(values: pathlib.Path) -> list[dict]:
     return objects(result.stdout)
 
 
+class Strict(yaml.SafeLoader):
+    """Takes no key twice, as a strict API server does."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key) for key, _ in node.value]
+        if len(keys) != len(set(keys)):
+            raise yaml.constructor.ConstructorError(None, None, f"a key comes twice: {keys}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def objects(text: str) -> list[dict]:
-    return [document for document in yaml.safe_load_all(text) if document]
+    return [document for document in yaml.load_all(text, Strict) if document]
 
 
 def value_sets() -> list[pathlib.Path]:

@@ -55,19 +55,12 @@ SPECS = {
         taint=READINESS_TAINT,
         dryRun={"type": "boolean"},
     ),
-    ("karpenter.sh/v1", "NodePool"): struct(
-        "template",
-        template=struct(
-            "spec",
-            spec=struct(
-                "nodeClassRef requirements",
-                nodeClassRef=struct("group kind name", group=STRING, kind=STRING, name=STRING),
-                requirements=items(struct("key operator", key=STRING, operator=STRING, values=items(STRING))),
-                startupTaints=items(TAINT),
-            ),
-        ),
-    ),
 }
+
+# A merge patch of a NodePool (karpenter.sh/v1).
+NODE_POOL_PATCH = struct(
+    "spec", spec=struct("template", template=struct("spec", spec=struct("startupTaints", startupTaints=items(TAINT))))
+)
 
 
 def schema_of(document: dict) -> dict | None:

@@ -47,7 +47,7 @@ class Agent(unittest.TestCase):
         }  # fmt: skip
         self.assertEqual(flags("every-flag"), expected)
         agent = chart.containers(chart.pod_spec(chart.daemonsets(chart.named("every-flag"))["cloud"]))["credlet"]
-        self.assertEqual(agent["args"], ["server", "--run-dir=/run/credlet"])
+        self.assertEqual(agent["args"], ["server", "--node-name=node-1"])
 
     def test_flags_are_those_of_the_agent(self):
         source = (chart.DAEMONSET.parent / "src/config/flags.rs").read_text()
@@ -71,6 +71,16 @@ class Agent(unittest.TestCase):
         self.assertEqual(proxied["NO_PROXY"], "10.0.0.0/8,.internal")
         isolated = environment("isolated")
         self.assertEqual([isolated["AWS_USE_FIPS_ENDPOINT"], isolated["AWS_USE_DUALSTACK_ENDPOINT"]], ["true", "true"])
+
+    def test_certificates_are_the_operators_where_the_variable_is(self):
+        self.assertEqual(environment("own-roots")["AWS_CA_BUNDLE"], "/etc/roots/ca.crt")
+
+    def test_no_variable_comes_twice(self):
+        for name, _, daemonset in chart.every_daemonset():
+            for container in chart.containers(chart.pod_spec(daemonset)).values():
+                names = [each["name"] for each in container.get("env", [])]
+                with self.subTest(name, container=container["name"]):
+                    self.assertEqual(len(names), len(set(names)), names)
 
     def test_probes_ask_this_very_process(self):
         for name, _, daemonset in chart.every_daemonset():

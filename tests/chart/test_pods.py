@@ -55,6 +55,25 @@ class Pods(unittest.TestCase):
                 chosen = {component for component, each in sets.items() if chooses(chart.pod_spec(each)["affinity"], node)}
                 self.assertEqual(chosen, agents)
 
+    def test_what_goes_with_the_agent_goes_where_the_agent_may_be(self):
+        sets = chart.daemonsets(chart.named("hybrid")).values()
+        agents = [chart.pod_spec(each)["affinity"] for each in sets]
+        for path in ("cleanup.yaml", "fresh-nodes/reporter.yaml"):
+            daemonset = chart.of_kind(chart.objects((chart.DAEMONSET / path).read_text()), "DaemonSet")[0]
+            for node, _ in NODES:
+                with self.subTest(path, node=node):
+                    own = chooses(chart.pod_spec(daemonset)["affinity"], node)
+                    self.assertEqual(own, any(chooses(each, node) for each in agents))
+
+    def test_the_operators_annotations_win(self):
+        def annotations(name):
+            return chart.daemonsets(chart.named(name))["cloud"]["spec"]["template"]["metadata"]["annotations"]
+
+        default = "kubectl.kubernetes.io/default-container"
+        self.assertEqual(annotations("minimal"), {default: "credlet"})
+        self.assertEqual(annotations("watched"), {default: "watch-link"})
+        self.assertEqual(annotations("placed")[default], "credlet")
+
     def test_selectors_choose_their_own_pods_only(self):
         sets = chart.daemonsets(chart.named("hybrid"))
         labels = {component: each["spec"]["template"]["metadata"]["labels"] for component, each in sets.items()}
@@ -99,7 +118,7 @@ class Pods(unittest.TestCase):
         metadata = daemonset["spec"]["template"]["metadata"]
         self.assertEqual(metadata["annotations"]["prometheus.io/port"], "2705")
         self.assertEqual(metadata["labels"]["team"], "platform")
-        self.assertEqual(chart.containers(spec)["credlet"]["resources"]["limits"], {"cpu": 1, "memory": "256Mi"})
+        self.assertEqual(chart.containers(spec)["credlet"]["resources"]["limits"], {"cpu": 1, "memory": "512Mi"})
 
     def test_monitors_choose_the_pods_and_the_service_their_port(self):
         documents = chart.named("monitored")

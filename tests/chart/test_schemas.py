@@ -35,10 +35,16 @@ class Schemas(unittest.TestCase):
     def test_each_manifest_is_valid(self):
         paths = [path for path in chart.DAEMONSET.rglob("*.yaml") if chart.CHART not in path.parents]
         # Those of injection/ need an API of a certain version: the cluster's tests apply them to a real one.
-        paths = [path for path in paths if path.parent.name != "injection"]
+        paths = [path for path in paths if path.parent.name != "injection" and path != chart.NODE_POOL_PATCH]
         self.assertGreaterEqual(len(paths), 6)
         for path in paths:
             self.judge_all(str(path.relative_to(chart.DAEMONSET)), chart.objects(path.read_text()))
+
+    def test_the_patch_is_of_a_node_pool_and_has_the_taint_of_the_rule(self):
+        patch = yaml.safe_load(chart.NODE_POOL_PATCH.read_text())
+        jsonschema.validate(patch, custom_resources.NODE_POOL_PATCH)
+        rule = yaml.safe_load((chart.DAEMONSET / "fresh-nodes/rule.yaml").read_text())
+        self.assertEqual(patch["spec"]["template"]["spec"]["startupTaints"], [rule["spec"]["taint"]])
 
     def judge_all(self, name: str, documents: list[dict]) -> None:
         self.assertTrue(documents, name)

@@ -107,6 +107,11 @@ class Configuration(unittest.TestCase):
         config = ARCHIVE.config["config"]
         self.assertEqual((config["Entrypoint"], config["Cmd"]), (["/credlet"], ["server"]))
 
+    def test_the_binary_is_on_the_path(self) -> None:
+        self.assertIn("PATH=/", ARCHIVE.config["config"]["Env"])
+        done = Container(FOLDER, ["credlet", "version"], env={"PATH": "/"}).run()
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
     def test_labels(self) -> None:
         package = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]
         labels = {name.removeprefix("org.opencontainers.image."): value for name, value in ARCHIVE.config["config"]["Labels"].items()}
@@ -149,6 +154,11 @@ class Running(unittest.TestCase):
         done = Container(FOLDER, ["/credlet", "version"], capabilities=()).run()
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("operation not permitted", done.stderr)
+
+    def test_credentials_of_hybrid_nodes_are_looked_for_where_the_incumbents_pods_have_them(self) -> None:
+        command = ["/eks-pod-identity-agent", "check", "--cluster-name=test", "--rotate-credentials"]
+        done = Container(FOLDER, command, env={"AWS_REGION": "eu-west-1"}, uid=0).run()
+        self.assertIn("/root/.aws/credentials can't be read", done.stdout)
 
     def test_serves_on_port_80_and_finds_names(self) -> None:
         names.serve_dns(*names.BY_DNS)

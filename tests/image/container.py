@@ -25,6 +25,7 @@ class Container:
     env: dict[str, str] = dataclasses.field(default_factory=dict)
     files: dict[str, pathlib.Path] = dataclasses.field(default_factory=dict)
     capabilities: tuple[str, ...] = (NET_BIND_SERVICE,)
+    uid: int = UID
     name: str = dataclasses.field(default_factory=lambda: f"credlet-image-{uuid.uuid4().hex[:8]}")
 
     def run(self) -> subprocess.CompletedProcess:
@@ -60,7 +61,7 @@ class Container:
     def _config(self) -> dict:
         """https://github.com/opencontainers/runtime-spec/blob/main/config.md"""
         sets = dict.fromkeys(("bounding", "permitted", "effective"), list(self.capabilities))
-        mounts = [mount("proc", "/proc"), mount("tmpfs", "/dev"), mount("tmpfs", "/run/credlet", f"uid={UID}", "mode=700")]
+        mounts = [mount("proc", "/proc"), mount("tmpfs", "/dev"), mount("tmpfs", "/run/credlet", f"uid={self.uid}", "mode=700")]
         mounts += [mount("bind", path, "bind", "ro", source=str(file)) for path, file in self.files.items()]
         return {
             "ociVersion": "1.0.2",
@@ -68,7 +69,7 @@ class Container:
                 "args": self.args,
                 "cwd": "/",
                 "env": [f"{name}={value}" for name, value in self.env.items()],
-                "user": {"uid": UID, "gid": UID},
+                "user": {"uid": self.uid, "gid": self.uid},
                 "capabilities": sets,
                 "noNewPrivileges": True,
             },

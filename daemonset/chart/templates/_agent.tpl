@@ -36,7 +36,7 @@ readinessProbe:
     command: [/credlet, status, --ready]
   periodSeconds: 5
   timeoutSeconds: 5
-# Depends on no network and no load. No startup probe: the agent listens within milliseconds.
+# Depends on no network and no load; where the socket is missing, the probe port answers. No startup probe: the agent listens within milliseconds.
 livenessProbe:
   exec:
     command: [/credlet, status, --healthy]
@@ -90,6 +90,22 @@ capabilities:
 - name: CREDLET_{{ $flag }}
   value: {{ $text | quote }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Refuses what the agent refuses, and no schema can compare: its start would fail on one node after the other. */}}
+{{- define "credlet.checkPorts" -}}
+{{- $ports := dict "agent.port" .Values.agent.port "agent.probePort" .Values.agent.probePort }}
+{{- if .Values.metrics.enabled }}
+{{- $_ := set $ports "metrics.port" .Values.metrics.port }}
+{{- end }}
+{{- $taken := dict }}
+{{- range $key, $port := $ports }}
+{{- $number := int $port | toString }}
+{{- with get $taken $number }}
+{{- fail (printf "%s: %s is the port of %s already" $key $number .) }}
+{{- end }}
+{{- $_ := set $taken $number $key }}
 {{- end }}
 {{- end }}
 

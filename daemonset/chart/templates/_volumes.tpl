@@ -116,7 +116,7 @@ hostPath:
 {{- define "credlet.caBundleOnHost" -}}
 {{- if .Values.caBundle.hostPath -}}
 {{ .Values.caBundle.hostPath }}
-{{- else if and (contains "-iso" .Values.region) (not .Values.caBundle) -}}
+{{- else if and (contains "-iso" .Values.region) (not .Values.caBundle) (not (hasKey (.Values.env | default dict) "AWS_CA_BUNDLE")) -}}
 /etc/pki/tls/certs/ca-bundle.crt
 {{- end -}}
 {{- end }}
