@@ -13,6 +13,8 @@ pub enum Reason {
     ConnCap,
     /// The connection came from outside this node.
     SourceForeign,
+    /// Where the connection came from could not be found out.
+    SourceUnknown,
     /// The head was not complete in time.
     HeadTimeout,
     /// The head is over the size or the number of headers allowed.

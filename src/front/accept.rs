@@ -62,10 +62,9 @@ fn take(stream: TcpStream, peer: SocketAddr, endpoint: &Arc<Endpoint>, gate: &Ga
     let slot = gate.caps.admit(peer.ip())?;
     let (endpoint, sources, shutdown) = (Arc::clone(endpoint), Arc::clone(&gate.sources), tasks.shutting_down());
     tasks.spawn(async move {
-        if sources.admits(peer).await {
-            connection::serve(stream, peer.ip(), endpoint, shutdown).await;
-        } else {
-            endpoint.record.foreign();
+        match sources.admit(peer).await {
+            Ok(()) => connection::serve(stream, peer.ip(), endpoint, shutdown).await,
+            Err(reason) => endpoint.record.closed(reason),
         }
         drop(slot);
     });

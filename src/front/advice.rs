@@ -11,6 +11,7 @@ pub(super) fn of(reason: Reason) -> &'static str {
     match reason {
         Reason::ConnCap => "Too many connections to the node's credential agent are open: close idle ones, then try again",
         Reason::SourceForeign => "Only this node's own pods are served: ask the credential agent of the node that you run on",
+        Reason::SourceUnknown => "The node can't tell at the moment whether this is one of its own pods: try again",
         Reason::HeadTimeout => "The request's head did not arrive within 10 seconds: send it at once",
         Reason::HeadTooLarge => "The request's head is too large: send at most 64 headers and 32 KiB",
         Reason::HttpMalformed => "The request is not HTTP/1.1: use an AWS SDK or an HTTP client",

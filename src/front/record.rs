@@ -47,9 +47,9 @@ impl Record {
         self.count(Reason::ConnCap, Duration::ZERO);
     }
 
-    /// A connection from outside this node was closed. There is no audit line, as for a cap: nothing is known of its caller.
-    pub(super) fn foreign(&self) {
-        self.count(Reason::SourceForeign, Duration::ZERO);
+    /// A connection was closed for where it came from. There is no audit line, as for a cap: nothing is known of its caller.
+    pub(super) fn closed(&self, reason: Reason) {
+        self.count(reason, Duration::ZERO);
     }
 
     /// The audit line of a refusal that the front itself decided; the broker writes its own.

@@ -192,6 +192,7 @@ fn kind(reason: Reason) -> Kind {
         | Reason::Subject
         | Reason::NotPodBound => Kind::InvalidToken,
         Reason::ConnCap
+        | Reason::SourceUnknown
         | Reason::VerifyBudget
         | Reason::KeysUnavailable
         | Reason::PodRate

@@ -89,6 +89,8 @@ pub enum EvictionCause {
 pub enum Finding {
     /// The connection came from outside this node.
     Foreign,
+    /// Where the connection came from could not be found out.
+    Unknown,
 }
 
 /// A limit that sheds load.

@@ -15,8 +15,11 @@ async fn processes_of_the_node_are_served_in_every_mode() {
             let answer = get_from(source, world.agent.address(), "/v1/credentials", &headers).await.unwrap();
             assert_eq!(answer.status, 200, "{mode} {source}: {}", world.agent.log());
         }
-        assert_eq!(world.agent.refusals("source_foreign").await.unwrap(), 0);
-        assert_eq!(world.agent.sample(r#"credlet_source_observed_total{finding="foreign"}"#).await.unwrap(), 0);
+        for finding in ["foreign", "unknown"] {
+            assert_eq!(world.agent.refusals(&format!("source_{finding}")).await.unwrap(), 0);
+            let observed = format!("credlet_source_observed_total{{finding=\"{finding}\"}}");
+            assert_eq!(world.agent.sample(&observed).await.unwrap(), 0);
+        }
         assert_eq!(world.agent.status().await.unwrap()["source_check"], mode);
     }
 }

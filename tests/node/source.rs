@@ -135,11 +135,11 @@ fn a_neighbour_gets_no_credentials_while_a_pod_does() {
 fn a_neighbour_is_served_and_counted_where_sources_are_only_observed() {
     on_a_node(async |node| {
         let (pod, neighbour) = (node.network.pod(16).unwrap(), node.neighbour());
-        let agent = node.setup().start().await.unwrap();
+        let mut agent = node.setup().start().await.unwrap();
         assert!(node.serves(&pod.namespace).await);
-        assert_eq!(agent.sample(OBSERVED).await.unwrap(), 0);
         assert!(node.serves(&neighbour).await && node.serves(&neighbour).await);
-        assert_eq!((agent.sample(OBSERVED).await.unwrap(), told(&agent)), (4, 1));
+        agent.wait_for(async |agent: &mut Agent| Ok(agent.sample(OBSERVED).await? == 4)).await.unwrap();
+        assert_eq!(told(&agent), 1);
         assert_eq!(agent.refusals("source_foreign").await.unwrap(), 0);
         assert_eq!(agent.status().await.unwrap()["source_check"], json!("observe"));
     });

@@ -5,14 +5,13 @@ use std::net::IpAddr;
 use futures_util::stream::TryStreamExt;
 use nix::errno::Errno;
 use rtnetlink::LinkUnspec;
-use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
 
 use crate::node::link::state::{Link, LinkState};
 use crate::node::link::{HOSTS, LinkError, NAME, host_prefix};
-use crate::node::netlink::{Netlink, has_no_routes, ip};
+use crate::node::netlink::{Netlink, ip};
 
 /// An address that was asked for, and the link that bears it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,20 +80,8 @@ impl Netlink {
 
     /// Those of `hosts` that the main table routes over the link `index`.
     async fn routes(&self, index: u32, hosts: &[IpAddr]) -> Result<Vec<IpAddr>, LinkError> {
-        let mut routed = Vec::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut wanted = RouteMessage::default();
-            wanted.header.address_family = family;
-            wanted.header.table = RouteHeader::RT_TABLE_MAIN;
-            wanted.attributes.push(RouteAttribute::Oif(index));
-            let messages = self.handle.route().get(wanted).execute().try_collect::<Vec<_>>().await;
-            match messages.map_err(LinkError::kernel("read this node's routes")) {
-                Err(error) if has_no_routes(error.errno()) => (),
-                messages => routed.extend(messages?.iter().filter(|route| is_over(route, index)).filter_map(destination)),
-            }
-        }
-        routed.retain(|host| hosts.contains(host));
-        Ok(routed)
+        let routes = self.routes_over(index).await.map_err(LinkError::kernel("read this node's routes"))?;
+        Ok(routes.iter().filter_map(destination).filter(|host| hosts.contains(host)).collect())
     }
 }
 
@@ -134,8 +121,4 @@ pub(super) fn destination(route: &RouteMessage) -> Option<IpAddr> {
     let header = &route.header;
     let is_host_route = header.table == RouteHeader::RT_TABLE_MAIN && header.destination_prefix_length == host_prefix(host);
     is_host_route.then_some(host)
-}
-
-fn is_over(route: &RouteMessage, link: u32) -> bool {
-    route.attributes.contains(&RouteAttribute::Oif(link))
 }

@@ -1,27 +1,36 @@
 //! The route to a peer and what its link is, asked of the kernel over rtnetlink (rtnetlink(7)), which takes no right.
 //!
-//! Each look-up has a socket of its own: nothing is left behind by one that failed, and none is open while nobody asks. Older
-//! kernels list more than was asked for, so lists are filtered here too.
+//! Each look-up has a socket of its own: nothing is left behind by one that failed, and none is open while nobody asks. It also
+//! has a thread of its own: while links are changed, the kernel holds up whoever asks for one within the system call, and a thread
+//! that serves must not stand there. Older kernels list more than was asked for, so lists are filtered here too.
 
 use std::future::ready;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use rtnetlink::Error;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType, RouteVia};
-use tokio::time::Instant;
+use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteType, RouteVia};
+use tokio::runtime::Builder;
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::{Instant, timeout};
 
-use crate::node::netlink::{Netlink, errno, has_no_routes, ip};
+use crate::node::netlink::{Netlink, ip};
 use crate::node::source::Peer;
 use crate::node::source::memory::Memory;
+use crate::node::source::origins::Answer;
 use crate::node::source::route::{Gateway, Kind, Link, Prefix, Route, Way, bits};
 
 /// Links by their index.
-pub(super) type Links = Memory<u32, Link>;
+type Links = Memory<u32, Link>;
+
+/// The longest that a look-up may take. An answer that got lost would otherwise be waited for without end.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// Links that are one end of two.
 const PAIRS: [InfoKind; 2] = [InfoKind::Veth, InfoKind::Netkit];
@@ -40,21 +49,58 @@ pub(super) enum LookupError {
     Lacks(&'static str),
     #[error("the kernel has not answered")]
     Late,
+    #[error("too many others are being looked up")]
+    Busy,
+    #[error("the look-up has failed: {0}")]
+    Failed(#[from] JoinError),
 }
 
-/// The route by which the kernel would answer `peer`. What is known of `links` at `now` is not asked for again: a bridge has a
-/// port for each pod.
-pub(super) async fn route_to(peer: Peer, links: &Links, now: Instant) -> Result<Route, LookupError> {
-    Kernel { netlink: Netlink::open()?, links, now }.route_to(peer).await
+/// Who is asked.
+#[derive(Debug)]
+pub(super) enum Kernel {
+    /// The kernel, and what is known of its links.
+    Linux(Arc<Links>),
+    /// Whoever the test says.
+    #[cfg(test)]
+    Script(super::tests::Script),
 }
 
-struct Kernel<'m> {
+impl Default for Kernel {
+    fn default() -> Self {
+        Self::Linux(Arc::default())
+    }
+}
+
+impl Kernel {
+    /// Where `peer` is. What is known of links at `now` is not asked for again: a bridge has a port for each pod.
+    pub(super) async fn origin(&self, peer: Peer, now: Instant) -> Answer {
+        match self {
+            Self::Linux(links) => {
+                let links = Arc::clone(links);
+                let route = spawn_blocking(move || ask(peer, &links, now)).await??;
+                Ok(route.origin())
+            }
+            #[cfg(test)]
+            Self::Script(script) => script.origin().await,
+        }
+    }
+}
+
+/// The route by which the kernel would answer `peer`, asked for on this thread.
+fn ask(peer: Peer, links: &Links, now: Instant) -> Result<Route, LookupError> {
+    Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let question = Question { netlink: Netlink::open()?, links, now };
+        timeout(LONGEST, question.route_to(peer)).await.unwrap_or(Err(LookupError::Late))
+    })
+}
+
+struct Question<'m> {
     netlink: Netlink,
     links: &'m Links,
     now: Instant,
 }
 
-impl Kernel<'_> {
+impl Question<'_> {
     async fn route_to(&self, peer: Peer) -> Result<Route, LookupError> {
         let route = self.matching(peer).await?;
         if is_local(&route) {
@@ -119,19 +165,7 @@ impl Kernel<'_> {
 
     /// Whether a default route of the main table leads over this link, in either family.
     async fn bears_default(&self, link: u32) -> Result<bool, LookupError> {
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut question = RouteMessage::default();
-            question.header.address_family = family;
-            question.header.table = RouteHeader::RT_TABLE_MAIN;
-            question.attributes.push(RouteAttribute::Oif(link));
-            let routes = self.netlink.handle.route().get(question).execute();
-            match routes.try_any(|route| ready(is_default(&route) && leads_over(&route, link))).await {
-                Err(error) if has_no_routes(errno(&error)) => (),
-                Ok(false) => (),
-                found => return Ok(found?),
-            }
-        }
-        Ok(false)
+        Ok(self.netlink.routes_over(link).await?.iter().any(is_default))
     }
 }
 
@@ -169,16 +203,7 @@ fn is_local(route: &RouteMessage) -> bool {
 }
 
 fn is_default(route: &RouteMessage) -> bool {
-    let header = &route.header;
-    header.destination_prefix_length == 0 && header.kind == RouteType::Unicast && header.table == RouteHeader::RT_TABLE_MAIN
-}
-
-/// Alone or among others.
-fn leads_over(route: &RouteMessage, link: u32) -> bool {
-    route.attributes.iter().any(|attribute| {
-        let hop = matches!(attribute, RouteAttribute::MultiPath(hops) if hops.iter().any(|hop| hop.interface_index == link));
-        hop || *attribute == RouteAttribute::Oif(link)
-    })
+    route.header.destination_prefix_length == 0 && route.header.kind == RouteType::Unicast
 }
 
 fn is_of(link: &LinkMessage, kinds: &[InfoKind]) -> bool {
@@ -218,20 +243,20 @@ mod tests {
     use super::*;
     use crate::base::clock::Clock;
 
-    async fn route_to(address: &str, link: u32) -> Result<Route, LookupError> {
-        super::route_to(Peer { address: address.parse().unwrap(), link }, &Links::default(), Clock::System.now().mono).await
+    fn route_to(address: &str, link: u32) -> Result<Route, LookupError> {
+        ask(Peer { address: address.parse().unwrap(), link }, &Links::default(), Clock::System.now().mono)
     }
 
-    #[tokio::test]
-    async fn loopback_is_local_and_the_rest_of_it_too() {
+    #[test]
+    fn loopback_is_local_and_the_rest_of_it_too() {
         for address in ["127.0.0.1", "127.255.0.7", "::1"] {
-            assert_eq!(route_to(address, 0).await.unwrap(), Route::Local, "{address}");
+            assert_eq!(route_to(address, 0).unwrap(), Route::Local, "{address}");
         }
     }
 
-    #[tokio::test]
-    async fn no_route_is_a_failure() {
-        let error = route_to("fe80::1", u32::from(u16::MAX)).await.unwrap_err();
+    #[test]
+    fn no_route_is_a_failure() {
+        let error = route_to("fe80::1", u32::from(u16::MAX)).unwrap_err();
         assert!(matches!(error, LookupError::Refused(_)), "{error}");
     }
 }

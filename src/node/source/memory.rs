@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 /// How long an answer counts. A pod's address may be given to another pod, but to none of another node so soon.
-const LIFE: Duration = Duration::from_secs(5);
+pub(super) const LIFE: Duration = Duration::from_secs(5);
 
 /// Answers remembered: many times the pods of a node. With one more all are forgotten, which costs each of them a look-up.
 const PLACES: usize = 4_096;
@@ -24,11 +24,19 @@ pub(super) struct Memory<K, V> {
     known: Mutex<HashMap<K, Arc<Known<V>>, RandomState>>,
 }
 
-/// One answer: asked for since, and there once it has come.
+/// What is known of one key.
 #[derive(Debug)]
 struct Known<V> {
+    /// There once it has come.
+    answer: OnceCell<Dated<V>>,
+    before: Option<Dated<V>>,
+}
+
+/// An answer and when it was asked for.
+#[derive(Debug, Clone)]
+struct Dated<V> {
+    value: V,
     since: Instant,
-    answer: OnceCell<V>,
 }
 
 impl<K, V> Default for Memory<K, V> {
@@ -44,35 +52,53 @@ impl<K: Eq + Hash, V: Clone> Memory<K, V> {
         F: Future<Output = Result<V, E>>,
     {
         let known = self.known(key, now);
-        known.answer.get_or_try_init(look_up).await.cloned()
+        let dated = async || Ok(Dated { value: look_up().await?, since: now });
+        Ok(known.answer.get_or_try_init(dated).await?.value.clone())
     }
 
+    /// The last answer for `key`, if it was asked for less than `age` ago.
+    pub(super) fn last(&self, key: &K, now: Instant, age: Duration) -> Option<V> {
+        let known = self.known.lock();
+        let last = known.get(key)?.last()?;
+        last.is_within(age, now).then(|| last.value.clone())
+    }
+
+    /// What is known of `key`, with an answer that is fresh or still to come.
     fn known(&self, key: K, now: Instant) -> Arc<Known<V>> {
         let mut known = self.known.lock();
-        if let Some(fresh) = known.get(&key).filter(|known| known.is_fresh(now)) {
-            return Arc::clone(fresh);
-        }
+        let before = match known.get(&key) {
+            Some(known) if known.answer.get().is_none_or(|answer| answer.is_within(LIFE, now)) => return Arc::clone(known),
+            Some(known) => known.last().cloned(),
+            None => None,
+        };
         if known.len() >= PLACES {
-            known.retain(|_, known| known.is_fresh(now));
+            known.retain(|_, known| known.last().is_some_and(|last| last.is_within(LIFE, now)));
         }
         if known.len() >= PLACES {
             known.clear();
         }
-        let new = Arc::new(Known { since: now, answer: OnceCell::new() });
+        let new = Arc::new(Known { answer: OnceCell::new(), before });
         known.insert(key, Arc::clone(&new));
         new
     }
 }
 
 impl<V> Known<V> {
-    fn is_fresh(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) < LIFE
+    fn last(&self) -> Option<&Dated<V>> {
+        self.answer.get().or(self.before.as_ref())
+    }
+}
+
+impl<V> Dated<V> {
+    fn is_within(&self, age: Duration, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) < age
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::future::ready;
 
     use super::*;
     use crate::base::clock::Clock;
@@ -129,12 +155,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_last_answer_stays_until_there_is_another() {
+        let kernel = Kernel::default();
+        let last = |age| kernel.memory.last(&1, now(), Duration::from_secs(age));
+        assert_eq!((kernel.find(1, Err(())).await, last(60)), (Err(()), None));
+        assert_eq!((kernel.find(1, Ok("own")).await, last(1)), (Ok("own"), Some("own")));
+        tokio::time::advance(Duration::from_secs(50)).await;
+        assert_eq!(kernel.find(1, Err(())).await, Err(()));
+        assert_eq!((last(50), last(60)), (None, Some("own")));
+        assert_eq!((kernel.find(1, Ok("foreign")).await, last(1)), (Ok("foreign"), Some("foreign")));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn no_flood_of_peers_grows_it() {
-        let memory = Memory::<usize, ()>::default();
-        (0..30_000).for_each(|key| drop(memory.known(key, now())));
+        let memory = Memory::<usize, usize>::default();
+        let learn = async |key| memory.recall(key, now(), || ready(Ok::<_, ()>(key))).await.unwrap();
+        for key in 0..10_000 {
+            learn(key).await;
+        }
         assert!(memory.known.lock().len() <= PLACES);
         tokio::time::advance(LIFE).await;
-        (0..PLACES).for_each(|key| drop(memory.known(key, now())));
-        assert!(memory.known.lock().values().all(|known| known.is_fresh(now())), "the old make room first");
+        for key in 0..PLACES {
+            learn(key).await;
+        }
+        assert!((0..PLACES).all(|key| memory.last(&key, now(), LIFE).is_some()), "the old make room first");
+        (0..10_000).for_each(|key| drop(memory.known(key, now())));
+        assert!(memory.known.lock().len() <= PLACES, "with no answers either");
     }
 }

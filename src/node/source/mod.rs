@@ -19,39 +19,34 @@
 //! Everything else is foreign: a link of any other kind (a network card, a bond, a VLAN, a tunnel), one that a default route of
 //! the main table leads over, a gateway that is not the node itself, and several links at once.
 //!
-//! The limits of it: rules that route by marks or by the agent's own address are not taken into account; an IPv6 peer that uses
-//! its link-local address is looked for on the link that it came over, where it is own only behind a bridge; the pods of Open
-//! vSwitch (Antrea, OVN-Kubernetes) are foreign, for the ports of its switches can't be told from a network card; a Cilium that
-//! routes the whole cluster at once (`single-cluster-route`) has all of its pods taken for own ones.
+//! The limits of it: rules that route by marks or by the agent's own address are not taken into account; a connection that is
+//! proxied or translated on the node (a proxy with hostNetwork, a userland `NodePort`, a pod that forwards) bears the address of
+//! the node or of that pod, and is own; an IPv6 peer that uses its link-local address is looked for on the link that it came over,
+//! where it is own only behind a bridge; the pods of Open vSwitch (Antrea, OVN-Kubernetes) are foreign, for the ports of its
+//! switches can't be told from a network card; a Cilium that routes the whole cluster at once (`single-cluster-route`) has all of
+//! its pods taken for own ones.
 //!
-//! When the kernel can't be asked, [`Mode::Enforce`] closes the connection: it was switched on for the sake of those that nobody
-//! vouches for, and a pod asks again. An answer counts for seconds, a failure for one connection.
+//! An answer counts for seconds. When a new one is late or can't be had, the last one stands for a minute: who changes links by
+//! the hundred holds up every question about them. A peer of which nothing is known then is closed by [`Mode::Enforce`], which was
+//! switched on for the sake of those that nobody vouches for; a pod asks again.
 
 mod kernel;
 mod memory;
+mod origins;
 mod route;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use strum::{EnumString, IntoStaticStr};
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
 
 use crate::base::bucket::Bucket;
-use crate::base::clock::Clock;
-use crate::node::source::kernel::{Links, LookupError};
-use crate::node::source::memory::Memory;
+use crate::domain::refusal::Reason;
+use crate::node::source::kernel::Kernel;
+use crate::node::source::origins::{Answer, Judgement, Origins};
 use crate::observe::Context;
-use crate::observe::metrics::{Finding, Metrics};
-
-/// Questions to the kernel at a time. Each has a socket of its own; more would only wait for each other's locks.
-const LOOKUPS: usize = 16;
-
-/// How long a connection waits to be judged. The kernel takes a tenth of a millisecond.
-const LIMIT: Duration = Duration::from_millis(250);
+use crate::observe::metrics::Finding;
 
 /// Log lines of one kind a second: one a minute.
 const LINES_PER_SECOND: f64 = 1.0 / 60.0;
@@ -62,7 +57,7 @@ const LINES_PER_SECOND: f64 = 1.0 / 60.0;
 pub enum Mode {
     /// Nobody looks.
     Off,
-    /// They are served, counted and logged.
+    /// They are served, and meanwhile counted and logged.
     Observe,
     /// They are closed without an answer.
     Enforce,
@@ -72,13 +67,10 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct SourceCheck {
     mode: Mode,
-    origins: Memory<Peer, Origin>,
-    links: Links,
-    lookups: Semaphore,
-    clock: Clock,
-    metrics: Arc<Metrics>,
+    origins: Arc<Origins>,
+    context: Context,
     foreign_lines: Mutex<Bucket>,
-    failure_lines: Mutex<Bucket>,
+    unknown_lines: Mutex<Bucket>,
 }
 
 /// The other end of a connection.
@@ -101,16 +93,17 @@ impl SourceCheck {
     /// Nobody is known yet.
     #[must_use]
     pub fn new(mode: Mode, context: &Context) -> Self {
+        Self::with(mode, Kernel::default(), context)
+    }
+
+    fn with(mode: Mode, kernel: Kernel, context: &Context) -> Self {
         let lines = Bucket::new(LINES_PER_SECOND, 1.0, context.clock.now().mono);
         Self {
             mode,
-            origins: Memory::default(),
-            links: Links::default(),
-            lookups: Semaphore::new(LOOKUPS),
-            clock: context.clock.clone(),
-            metrics: Arc::clone(&context.metrics),
+            origins: Arc::new(Origins::new(kernel, context)),
+            context: context.clone(),
             foreign_lines: Mutex::new(lines.clone()),
-            failure_lines: Mutex::new(lines),
+            unknown_lines: Mutex::new(lines),
         }
     }
 
@@ -120,52 +113,67 @@ impl SourceCheck {
         self.mode
     }
 
-    /// Whether a connection from `peer` may be served.
-    pub async fn admits(&self, peer: SocketAddr) -> bool {
-        if self.mode == Mode::Off {
-            return true;
-        }
-        let (peer, now) = (Peer::from(peer), self.clock.now().mono);
-        let origin = self.origins.recall(peer, now, || Box::pin(self.look_up(peer, now)));
-        let origin = timeout(LIMIT, origin).await.unwrap_or(Err(LookupError::Late));
-        self.rule(peer.address, origin)
-    }
-
-    async fn look_up(&self, peer: Peer, now: Instant) -> Result<Origin, LookupError> {
-        let _permit = self.lookups.acquire().await;
-        Ok(kernel::route_to(peer, &self.links, now).await?.origin())
-    }
-
-    /// What `origin` means for the connection.
-    fn rule(&self, peer: IpAddr, origin: Result<Origin, LookupError>) -> bool {
-        match origin {
-            Ok(Origin::Own) => true,
-            Ok(Origin::Foreign(link)) => self.foreign(peer, &link),
-            Err(error) => self.unknown(peer, &error),
-        }
-    }
-
-    fn foreign(&self, peer: IpAddr, link: &str) -> bool {
-        let may_log = self.foreign_lines.lock().take(self.clock.now().mono);
-        if self.mode == Mode::Enforce {
-            if may_log {
-                tracing::warn!(%peer, link, "a connection from outside this node was closed");
+    /// Whether a connection from `peer` may be served. It waits for the kernel under [`Mode::Enforce`] only.
+    ///
+    /// # Errors
+    /// Why it has to be closed.
+    pub async fn admit(self: &Arc<Self>, peer: SocketAddr) -> Result<(), Reason> {
+        match self.mode {
+            Mode::Off => Ok(()),
+            Mode::Observe => {
+                self.observe(peer.into());
+                Ok(())
             }
-            return false;
+            Mode::Enforce => self.enforce(peer.into()).await,
         }
-        self.metrics.front.source_observed(Finding::Foreign);
-        if may_log {
-            tracing::warn!(%peer, link, "a connection from outside this node; --source-check enforce would close it");
-        }
-        true
     }
 
-    fn unknown(&self, peer: IpAddr, error: &LookupError) -> bool {
-        let closed = self.mode == Mode::Enforce;
-        if self.failure_lines.lock().take(self.clock.now().mono) {
-            tracing::warn!(%peer, %error, closed, "where a connection comes from can't be found out");
+    fn observe(self: &Arc<Self>, peer: Peer) {
+        match self.origins.judge(peer) {
+            Judgement::Made(answer) => self.count(peer.address, answer),
+            Judgement::Coming(look_up) => {
+                let check = Arc::clone(self);
+                self.context.tasks.spawn(async move { check.count(peer.address, check.origins.wait(peer, look_up).await) });
+            }
         }
-        !closed
+    }
+
+    async fn enforce(&self, peer: Peer) -> Result<(), Reason> {
+        let answer = match self.origins.judge(peer) {
+            Judgement::Made(answer) => answer,
+            Judgement::Coming(look_up) => self.origins.wait(peer, look_up).await,
+        };
+        match self.finding(peer.address, answer) {
+            None => Ok(()),
+            Some(Finding::Foreign) => Err(Reason::SourceForeign),
+            Some(Finding::Unknown) => Err(Reason::SourceUnknown),
+        }
+    }
+
+    fn count(&self, peer: IpAddr, answer: Answer) {
+        if let Some(finding) = self.finding(peer, answer) {
+            self.context.metrics.front.source_observed(finding);
+        }
+    }
+
+    /// What there is to say against a connection from `peer`. The log says it too.
+    fn finding(&self, peer: IpAddr, answer: Answer) -> Option<Finding> {
+        let (now, closed) = (self.context.clock.now().mono, self.mode == Mode::Enforce);
+        match answer {
+            Ok(Origin::Own) => None,
+            Ok(Origin::Foreign(link)) => {
+                if self.foreign_lines.lock().take(now) {
+                    tracing::warn!(%peer, %link, closed, "a connection from outside this node; --source-check enforce closes it");
+                }
+                Some(Finding::Foreign)
+            }
+            Err(error) => {
+                if self.unknown_lines.lock().take(now) {
+                    tracing::warn!(%peer, %error, closed, "where a connection comes from can't be found out");
+                }
+                Some(Finding::Unknown)
+            }
+        }
     }
 }
 
@@ -181,42 +189,182 @@ impl From<SocketAddr> for Peer {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::FutureExt;
+    use tokio::sync::watch;
+    use tokio::time::advance;
+
     use super::*;
+    use crate::base::clock::Clock;
+    use crate::node::source::kernel::LookupError;
+    use crate::node::source::memory::LIFE;
+    use crate::node::source::origins::{JUDGEMENTS, KEPT, LIMIT};
 
     const PEER: &str = "192.0.2.1:4711";
 
-    fn check(mode: Mode) -> (SourceCheck, Context) {
-        let context = Context::new(Clock::System);
-        (SourceCheck::new(mode, &context), context)
+    /// What a scripted kernel says of everybody.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Says {
+        /// Nothing yet.
+        Nothing,
+        Own,
+        Foreign,
+        Fails,
     }
 
-    fn foreign() -> Result<Origin, LookupError> {
-        Ok(Origin::Foreign("eth0".into()))
+    #[derive(Debug, Clone)]
+    pub(super) struct Script {
+        says: watch::Receiver<Says>,
+        asked: Arc<AtomicUsize>,
+    }
+
+    impl Script {
+        pub(super) async fn origin(&self) -> Answer {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let says = *self.says.clone().wait_for(|says| *says != Says::Nothing).await.unwrap();
+            match says {
+                Says::Own => Ok(Origin::Own),
+                Says::Foreign => Ok(Origin::Foreign("eth0".into())),
+                Says::Nothing | Says::Fails => Err(LookupError::Lacks("a route")),
+            }
+        }
+    }
+
+    /// A check and the kernel that it asks.
+    struct Scene {
+        check: Arc<SourceCheck>,
+        kernel: watch::Sender<Says>,
+        script: Script,
+    }
+
+    impl Scene {
+        fn new(mode: Mode, says: Says) -> Self {
+            let (kernel, says) = watch::channel(says);
+            let script = Script { says, asked: Arc::default() };
+            let check = SourceCheck::with(mode, Kernel::Script(script.clone()), &Context::new(Clock::System));
+            Self { check: Arc::new(check), kernel, script }
+        }
+
+        async fn admit(&self, peer: &str) -> Result<(), Reason> {
+            self.check.admit(peer.parse().unwrap()).await
+        }
+
+        /// Admits a peer who must not have to wait for it.
+        fn admit_at_once(&self, peer: &str) -> Result<(), Reason> {
+            self.admit(peer).now_or_never().expect("it waits")
+        }
+
+        fn asked(&self) -> usize {
+            self.script.asked.load(Ordering::Relaxed)
+        }
+
+        /// How often was counted that a connection is `foreign`, and `unknown`.
+        fn counted(&self) -> [usize; 2] {
+            let text = self.check.context.metrics.encode().unwrap();
+            ["foreign", "unknown"].map(|finding| {
+                let name = format!("credlet_source_observed_total{{finding=\"{finding}\"}} ");
+                text.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().unwrap())
+            })
+        }
+
+        /// Lets what was begun come to its end.
+        async fn settle(&self) {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        }
     }
 
     #[tokio::test]
     async fn processes_of_the_node_are_its_own() {
         for mode in [Mode::Off, Mode::Observe, Mode::Enforce] {
-            let (check, context) = check(mode);
+            let context = Context::new(Clock::System);
+            let check = Arc::new(SourceCheck::new(mode, &context));
             for peer in ["127.0.0.1:1", "127.3.2.1:1", "[::ffff:127.0.0.1]:1", "[::1]:1"] {
-                assert!(check.admits(peer.parse().unwrap()).await, "{mode:?} {peer}");
+                assert_eq!(check.admit(peer.parse().unwrap()).await, Ok(()), "{mode:?} {peer}");
             }
+            context.tasks.shutdown();
+            context.tasks.drained().await;
             assert!(!context.metrics.encode().unwrap().contains("source_observed_total{"));
         }
     }
 
-    #[tokio::test]
-    async fn only_enforcing_closes_and_only_observing_counts() {
-        let peer = PEER.parse::<SocketAddr>().unwrap().ip();
-        let (observe, context) = check(Mode::Observe);
-        assert!(observe.rule(peer, foreign()) && observe.rule(peer, Err(LookupError::Late)));
-        let text = context.metrics.encode().unwrap();
-        assert!(text.contains("credlet_source_observed_total{finding=\"foreign\"} 1"), "{text}");
+    #[tokio::test(start_paused = true)]
+    async fn who_is_observed_is_served_at_once_and_counted_later() {
+        let scene = Scene::new(Mode::Observe, Says::Nothing);
+        assert_eq!(scene.admit_at_once(PEER), Ok(()));
+        scene.settle().await;
+        assert_eq!((scene.asked(), scene.counted()), (1, [0, 0]));
+        scene.kernel.send_replace(Says::Foreign);
+        scene.settle().await;
+        assert_eq!(scene.counted(), [1, 0]);
+        assert_eq!((scene.admit_at_once(PEER), scene.counted(), scene.asked()), (Ok(()), [2, 0], 1), "from memory");
+    }
 
-        let (enforce, context) = check(Mode::Enforce);
-        assert!(enforce.rule(peer, Ok(Origin::Own)));
-        assert!(!enforce.rule(peer, foreign()) && !enforce.rule(peer, Err(LookupError::Late)));
-        assert!(!context.metrics.encode().unwrap().contains("source_observed_total{"));
+    #[tokio::test(start_paused = true)]
+    async fn observing_counts_as_unknown_whom_enforcing_would_close_for_it() {
+        for says in [Says::Nothing, Says::Fails] {
+            let scene = Scene::new(Mode::Observe, says);
+            assert_eq!(scene.admit_at_once(PEER), Ok(()));
+            scene.settle().await;
+            advance(LIMIT).await;
+            scene.settle().await;
+            assert_eq!(scene.counted(), [0, 1], "{says:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn judgements_under_way_are_bounded() {
+        let scene = Scene::new(Mode::Observe, Says::Nothing);
+        for _ in 0..JUDGEMENTS {
+            assert_eq!(scene.admit_at_once(PEER), Ok(()));
+        }
+        assert_eq!(scene.counted(), [0, 0]);
+        assert_eq!((scene.admit_at_once(PEER), scene.counted()), (Ok(()), [0, 1]));
+        scene.settle().await;
+        assert_eq!(scene.asked(), 1);
+        scene.kernel.send_replace(Says::Own);
+        scene.settle().await;
+        assert_eq!((scene.admit_at_once("192.0.2.2:1"), scene.admit_at_once(PEER)), (Ok(()), Ok(())));
+        scene.settle().await;
+        assert_eq!((scene.asked(), scene.counted()), (2, [0, 1]), "there are places again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn enforcing_closes_who_is_foreign_or_unknown() {
+        let scene = Scene::new(Mode::Enforce, Says::Foreign);
+        assert_eq!(scene.admit(PEER).await, Err(Reason::SourceForeign));
+        scene.kernel.send_replace(Says::Fails);
+        assert_eq!(scene.admit("192.0.2.2:1").await, Err(Reason::SourceUnknown));
+        scene.kernel.send_replace(Says::Own);
+        assert_eq!(scene.admit("192.0.2.2:1").await, Ok(()), "a failure is not remembered");
+        assert_eq!(scene.counted(), [0, 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_verdict_stands_while_the_kernel_is_late_or_fails() {
+        for says in [Says::Nothing, Says::Fails] {
+            let scene = Scene::new(Mode::Enforce, Says::Own);
+            assert_eq!(scene.admit(PEER).await, Ok(()));
+            scene.kernel.send_replace(says);
+            advance(LIFE).await;
+            assert_eq!(scene.admit(PEER).await, Ok(()), "{says:?}");
+            assert_eq!(scene.admit("192.0.2.2:1").await, Err(Reason::SourceUnknown), "{says:?}");
+            advance(KEPT).await;
+            assert_eq!(scene.admit(PEER).await, Err(Reason::SourceUnknown), "{says:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_up_goes_on_for_the_next_connection() {
+        let scene = Scene::new(Mode::Enforce, Says::Nothing);
+        for _ in 0..3 {
+            assert_eq!(scene.admit(PEER).await, Err(Reason::SourceUnknown));
+        }
+        scene.kernel.send_replace(Says::Own);
+        scene.settle().await;
+        assert_eq!((scene.admit_at_once(PEER), scene.asked()), (Ok(()), 1));
     }
 
     #[test]
