@@ -23,12 +23,12 @@ RELEASE, NAMESPACE = "credlet", "kube-system"
 PLAIN_HEAD = """\
 # credlet for `kubectl apply`, where there is no Helm: chart/ with its default values. Made by `python3 tests/chart --render`.
 #
-# Three names are yours to put in; while IMAGE_REPOSITORY stands here, no pod starts:
+# Three names are yours to put in; while YOUR-IMAGE stands here, no pod starts:
 #
-#   sed -e 's|IMAGE_REPOSITORY|123456789012.dkr.ecr.eu-central-1.amazonaws.com/credlet|' \\
-#       -e 's|CLUSTER_NAME|my-cluster|' -e 's|REGION_NAME|eu-central-1|' credlet.yaml | kubectl apply -f -
+#   sed -e 's|YOUR-IMAGE|123456789012.dkr.ecr.eu-central-1.amazonaws.com/credlet|' \\
+#       -e 's|YOUR-CLUSTER|my-cluster|' -e 's|YOUR-REGION|eu-central-1|' credlet.yaml | kubectl apply -f -
 """
-PLACEHOLDERS = {"image.repository": "IMAGE_REPOSITORY", "clusterName": "CLUSTER_NAME", "region": "REGION_NAME"}
+PLACEHOLDERS = {"image.repository": "YOUR-IMAGE", "clusterName": "YOUR-CLUSTER", "region": "YOUR-REGION"}
 
 
 def helm(*arguments) -> subprocess.CompletedProcess:
@@ -95,8 +95,8 @@ def containers(spec: dict) -> dict[str, dict]:
     return {each["name"]: each for each in spec.get("initContainers", []) + spec["containers"]}
 
 
-def render_plain() -> str:
-    sets = [f"{name}={value}" for name, value in PLACEHOLDERS.items()]
+def render_plain(names: dict[str, str] = PLACEHOLDERS) -> str:
+    sets = [f"{key}={name}" for key, name in names.items()]
     # Placeholders are what the schema is there to refuse.
     result = template("--skip-schema-validation", "--set", ",".join(sets))
     result.check_returncode()

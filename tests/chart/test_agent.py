@@ -121,3 +121,5 @@ class Agent(unittest.TestCase):
         self.assertEqual(image("minimal"), {"123456789012.dkr.ecr.eu-central-1.amazonaws.com/credlet:0.1.0"})
         self.assertEqual(image("hybrid"), {"registry.example:5000/aws/credlet:v1.2.3"})
         self.assertRegex(*image("proxied"), "^registry.example/credlet@sha256:0123")
+        by_number = chart.template("--values", chart.MINIMAL, "--set", "image.tag=20260131").stdout
+        self.assertIn("/credlet:20260131\"", by_number)

@@ -1,6 +1,7 @@
 """Which pods there are, where they run, and who finds them."""
 
 import re
+import subprocess
 import unittest
 
 import chart
@@ -137,5 +138,11 @@ class Pods(unittest.TestCase):
 
     def test_the_plain_manifest_is_what_the_chart_renders(self):
         self.assertEqual(chart.PLAIN.read_text(), chart.render_plain(), "run: python3 tests/chart --render")
-        for name in chart.PLACEHOLDERS.values():
-            self.assertIn(name, chart.PLAIN.read_text().split("---", 1)[1])
+
+    def test_the_plain_manifests_own_command_puts_the_names_in(self):
+        head, _, _ = chart.PLAIN_HEAD.partition("| kubectl")
+        sed = head[head.index("#   sed") :].replace("#", "").replace("\\\n", " ")
+        said = subprocess.run(["sh", "-ec", sed], cwd=chart.DAEMONSET, capture_output=True, text=True, check=True).stdout
+        names = ("123456789012.dkr.ecr.eu-central-1.amazonaws.com/credlet", "my-cluster", "eu-central-1")
+        rendered = chart.render_plain(dict(zip(chart.PLACEHOLDERS, names, strict=True)))
+        self.assertEqual(chart.objects(said), chart.objects(rendered))

@@ -19,8 +19,8 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Between looks at the agent's metrics.
 const POLL: Duration = Duration::from_millis(20);
 
-/// For so long nobody serves when an agent is exchanged: what a rollout of the incumbent takes on a real kubelet.
-const GAP: Duration = Duration::from_millis(400);
+/// For so long nobody serves when an agent is exchanged: what a rollout of the chart takes on a real kubelet.
+const GAP: Duration = Duration::from_secs(2);
 
 /// Sessions that most SDKs think are about to end, and the agent serves.
 const SHORT_SECONDS: i64 = 240;

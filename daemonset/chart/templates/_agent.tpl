@@ -11,7 +11,7 @@ args:
   {{- toYaml . | nindent 2 }}
   {{- end }}
 env:
-  {{- include "credlet.flags" . | nindent 2 }}
+  {{- include "credlet.flags" . | trim | nindent 2 }}
   {{- include "credlet.environment" . | nindent 2 }}
 securityContext:
   {{- include "credlet.confined" (list "NET_BIND_SERVICE") | nindent 2 }}

@@ -35,7 +35,9 @@ labels:
 {{- if .digest -}}
 {{ printf "%s@%s" .repository .digest | quote }}
 {{- else -}}
-{{ printf "%s:%s" .repository (.tag | default $.Chart.AppVersion) | quote }}
+{{- /* A tag such as 20260131 is a number. */}}
+{{- $tag := kindIs "string" .tag | ternary .tag (int64 .tag | toString) }}
+{{- printf "%s:%s" .repository ($tag | default $.Chart.AppVersion) | quote }}
 {{- end -}}
 {{- end -}}
 {{- end }}

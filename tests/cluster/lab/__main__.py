@@ -33,17 +33,18 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("build")
     commands.add_parser("up").add_argument("--nodes", type=int, choices=(1, 2), default=1)
-    for name in ("kubectl", "helm", "node"):
-        commands.add_parser(name, add_help=False).add_argument("words", nargs=argparse.REMAINDER)
+    # Others take their own arguments, which argparse would take for its.
+    command, *words = sys.argv[1:] or ["--help"]
+    if command == "node" and words:
+        enter(int(words[0]) - 1, words[1:])
+    if command in ("kubectl", "helm"):
+        # To enter a node's mounts is to leave the folder.
+        enter(0, ["env", f"--chdir={os.getcwd()}", *running()[command], *words])
     arguments = parser.parse_args()
     if arguments.command == "build":
         build()
-    elif arguments.command == "up":
-        up(arguments.nodes)
-    elif arguments.command == "node":
-        enter(int(arguments.words[0]) - 1, arguments.words[1:])
     else:
-        enter(0, [*running()[arguments.command], *arguments.words])
+        up(arguments.nodes)
 
 
 def up(nodes: int) -> None:
