@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::checks::{Check, Finding, Outcome};
+use crate::front;
 use crate::node::link::presence::{Bearer, Presence, Trouble, look};
 use crate::node::link::{HOSTS, NAME};
 
@@ -15,21 +16,20 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const BY_HAND: &str = "see for yourself: ip address show";
 
 /// A finding for each address but those of loopback, which need no link.
-pub(super) async fn check(hosts: &[IpAddr]) -> Vec<Finding> {
-    let watched: Vec<IpAddr> = hosts.iter().copied().filter(|host| !host.to_canonical().is_loopback()).collect();
+pub(super) async fn check(front: &front::Config) -> Vec<Finding> {
+    let watched: Vec<IpAddr> = front.hosts.iter().copied().filter(|host| !host.to_canonical().is_loopback()).collect();
     if watched.is_empty() {
         return vec![Finding::ok(Check::Link, "none is needed: only loopback is served")];
     }
     match timeout(PATIENCE, look(&watched)).await {
         Err(_) => vec![Finding::warning(Check::Link, "the kernel does not tell of it in time", BY_HAND)],
-        Ok(Ok(presences)) => watched.iter().zip(&presences).map(|(host, presence)| finding(*host, presence, hosts)).collect(),
-        Ok(Err(error)) => vec![Finding::warning(Check::Link, error.to_string(), BY_HAND)],
+        Ok(Ok(presences)) => watched.iter().zip(&presences).map(|(host, presence)| finding(*host, presence, front)).collect(),
+        Ok(Err(error)) => vec![Finding::warning(Check::Link, format!("{:#}", anyhow::Error::new(error)), BY_HAND)],
     }
 }
 
-/// The node can do without IPv6 where it serves IPv4 too.
-fn finding(host: IpAddr, presence: &Presence, hosts: &[IpAddr]) -> Finding {
-    let severity = if host.is_ipv6() && hosts.iter().any(IpAddr::is_ipv4) { Outcome::Warning } else { Outcome::Failed };
+fn finding(host: IpAddr, presence: &Presence, front: &front::Config) -> Finding {
+    let severity = if front.requires(host) { Outcome::Failed } else { Outcome::Warning };
     let bad = |outcome, detail| Finding { outcome, ..Finding::failed(Check::Link, detail, remedy(host)) };
     match presence.trouble(host) {
         None => Finding::ok(Check::Link, place(host, presence)),

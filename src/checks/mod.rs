@@ -107,7 +107,7 @@ pub async fn run(config: &Config, access: Access, context: &Context) -> Vec<Find
     let exchanges = Exchanges::new(config.exchange.clone(), access.aws.clone(), access.budget.clone(), context.clone());
     let (ports, link, identity, keys, permissions) = join!(
         ports::check(config),
-        link::check(&config.front.hosts),
+        link::check(&config.front),
         identity::check(config, &access.aws, context, deadline),
         keys::check(config, access.clone(), context, deadline),
         permissions::check(config, &exchanges, &access, context, deadline),

@@ -1,7 +1,7 @@
 //! Ports: the right to them, and who holds them. Where an agent runs already, it may be the holder: its own socket tells.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -58,8 +58,8 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
     let agent = Agent::ask(run_dir).await;
     let (hosts, port) = (&config.front.hosts, config.front.port);
     let claims: Vec<_> = hosts.iter().map(|host| SocketAddr::new(*host, port)).map(|address| (address, claim(address))).collect();
-    let only_ipv6 = hosts.iter().all(IpAddr::is_ipv6);
-    let served = claims.iter().filter_map(|(address, claim)| served(*address, claim, agent.as_ref(), only_ipv6));
+    let required = |address: &SocketAddr| config.front.requires(address.ip());
+    let served = claims.iter().filter_map(|(address, claim)| served(*address, claim, agent.as_ref(), required(address)));
     let own = [of_agent(agent.as_ref(), run_dir), right(&claims)];
     own.into_iter().chain(served).chain(operators(config, agent.as_ref())).collect()
 }
@@ -91,7 +91,7 @@ fn right(claims: &[(SocketAddr, io::Result<()>)]) -> Finding {
 }
 
 /// An address for pods; `None` where [`right`] says it all.
-fn served(address: SocketAddr, claim: &io::Result<()>, agent: Option<&Agent>, only_ipv6: bool) -> Option<Finding> {
+fn served(address: SocketAddr, claim: &io::Result<()>, agent: Option<&Agent>, required: bool) -> Option<Finding> {
     let Err(error) = claim else { return Some(Finding::ok(Check::Port, format!("{address} is free"))) };
     Some(match obstacle(error) {
         Obstacle::NoRight => return None,
@@ -103,15 +103,10 @@ fn served(address: SocketAddr, claim: &io::Result<()>, agent: Option<&Agent>, on
             held(address),
             "end it, as by removing the EKS Pod Identity Agent: the port is served the moment it is free",
         ),
-        Obstacle::Absent if address.is_ipv6() && !only_ipv6 => Finding::warning(
-            Check::Port,
-            format!("{} is not on this node", address.ip()),
-            "run `credlet initialize` if pods use IPv6",
-        ),
-        Obstacle::Absent => {
-            Finding::failed(Check::Port, format!("{} is not on this node", address.ip()), "run `credlet initialize`")
+        Obstacle::Absent if !required => {
+            Finding::warning(Check::Port, format!("{address}: {error}"), "nothing, if pods use IPv4; else give the node IPv6")
         }
-        Obstacle::Other => {
+        Obstacle::Absent | Obstacle::Other => {
             Finding::failed(Check::Port, format!("{address}: {error}"), "compare --bind-hosts with the node's addresses")
         }
     })

@@ -1,8 +1,8 @@
 //! `credlet initialize`: the node's link with its addresses and routes; made, kept, or taken away.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::io::Write as _;
-use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -11,11 +11,13 @@ use crate::base::clock::Clock;
 use crate::cli::USAGE;
 use crate::cli::server::stop_signal;
 use crate::config::flags::LogFlags;
+use crate::node::link::state::{Piece, Unfit};
 use crate::node::link::{self, LinkError, NAME, Step};
 use crate::observe::logging;
 
 /// What `credlet initialize` can be told.
 #[derive(Debug, Args)]
+#[command(after_help = "Without --watch it prints plain lines: --verbosity and --log-format are checked, and change nothing.")]
 pub(super) struct InitializeFlags {
     /// Take the link away, with its addresses and routes
     #[arg(long)]
@@ -31,19 +33,21 @@ pub(super) struct InitializeFlags {
 }
 
 pub(super) fn main(flags: &InitializeFlags) -> anyhow::Result<ExitCode> {
+    match flags.log.check() {
+        Ok(log) => run(flags, log),
+        Err(faults) => {
+            writeln!(std::io::stderr(), "{faults}")?;
+            Ok(USAGE.into())
+        }
+    }
+}
+
+fn run(flags: &InitializeFlags, log: logging::Config) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let InitializeFlags { remove, watch, link_kind, log } = flags;
+    let InitializeFlags { remove, watch, link_kind, .. } = flags;
     if *watch {
-        return match log.check() {
-            Ok(config) => {
-                logging::init(config)?;
-                runtime.block_on(stay(link_kind, *remove))
-            }
-            Err(faults) => {
-                writeln!(std::io::stderr(), "{faults}")?;
-                Ok(USAGE.into())
-            }
-        };
+        logging::init(log)?;
+        return runtime.block_on(stay(link_kind, *remove));
     }
     runtime.block_on(async { if *remove { take_away(link_kind).await } else { make(link_kind).await } })
 }
@@ -57,10 +61,11 @@ async fn take_away(kind: &str) -> anyhow::Result<ExitCode> {
 async fn make(kind: &str) -> anyhow::Result<ExitCode> {
     link::make(kind, |step| {
         // Nobody may read it; the node needs its link all the same.
-        let _ = match &step {
+        let _ = match step {
             Step::Made(piece) => writeln!(std::io::stdout(), "made: {piece}"),
             Step::Found(piece) => writeln!(std::io::stdout(), "there already: {piece}"),
-            Step::Without(host, why) => writeln!(std::io::stderr(), "credlet: warning: {}", without(*host, why)),
+            Step::Removed(unfit) => writeln!(std::io::stderr(), "credlet: warning: {}", removed(unfit)),
+            Step::Without(piece, why) => writeln!(std::io::stderr(), "credlet: warning: {}", without(piece, why)),
         };
     })
     .await?;
@@ -79,39 +84,53 @@ async fn stay(kind: &str, away: bool) -> anyhow::Result<ExitCode> {
 async fn watch(kind: &str, away: bool) -> Result<Infallible, LinkError> {
     let mut log = Log::default();
     if away {
-        link::keep_away(kind, || tracing::info!("removed: link {NAME}")).await
+        link::keep_away(kind, &Clock::System, |step| log.tell_removal(step)).await
     } else {
         link::keep(kind, &Clock::System, |step| log.tell(step)).await
     }
 }
 
-fn without(host: IpAddr, why: &LinkError) -> String {
-    format!("{host} is left out: {why}")
+fn removed(unfit: Unfit) -> String {
+    format!("removed: {unfit}, which is of no use in this form")
+}
+
+fn without(piece: Piece, why: LinkError) -> String {
+    format!("{piece} is left out: {:#}", anyhow::Error::new(why))
 }
 
 /// One line a thing done; a fault that stays is told once.
 #[derive(Debug, Default)]
 struct Log {
-    fault: Option<String>,
+    faults: HashSet<String>,
 }
 
 impl Log {
     fn tell(&mut self, step: Result<Step, LinkError>) {
         match step {
-            Ok(Step::Made(piece)) => {
-                self.fault = None;
-                tracing::info!("made: {piece}");
-            }
+            Ok(Step::Made(piece)) => self.done(&format!("made: {piece}")),
             Ok(Step::Found(piece)) => tracing::debug!("there already: {piece}"),
-            Ok(Step::Without(host, why)) => self.fault(without(host, &why)),
-            Err(error) => self.fault(format!("can't put back what is missing, trying again: {error}")),
+            Ok(Step::Removed(unfit)) => tracing::warn!("{}", removed(unfit)),
+            Ok(Step::Without(piece, why)) => self.fault(without(piece, why)),
+            Err(error) => self.fault(format!("can't put back what is missing, trying again: {:#}", anyhow::Error::new(error))),
         }
     }
 
+    fn tell_removal(&mut self, step: Result<(), LinkError>) {
+        match step {
+            Ok(()) => self.done(&format!("removed: link {NAME}")),
+            Err(error) => self.fault(format!("can't keep link {NAME} away, trying again: {:#}", anyhow::Error::new(error))),
+        }
+    }
+
+    fn done(&mut self, text: &str) {
+        self.faults.clear();
+        tracing::info!("{text}");
+    }
+
     fn fault(&mut self, text: String) {
-        if self.fault.as_ref() != Some(&text) {
+        if !self.faults.contains(&text) {
             tracing::warn!("{text}");
-            self.fault = Some(text);
+            self.faults.insert(text);
         }
     }
 }

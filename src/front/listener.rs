@@ -12,7 +12,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
+use crate::base::clock::Clock;
 use crate::front::sign::{Hold, ListenerStatus, Sign};
 use crate::front::{FrontError, holder};
 use crate::node::link::presence::Presence;
@@ -21,8 +23,12 @@ use crate::observe::Context;
 /// Connections that the kernel keeps until they are accepted: each CLI run of every pod opens one.
 const BACKLOG: i32 = 4096;
 
-/// From one attempt to bind to the next.
-const RETRY: Duration = Duration::from_millis(50);
+/// From one attempt to bind to the next. The port of an agent that leaves is to be served within 50 ms; a client that tries all the
+/// while sees this pause, and some milliseconds for the other's end and the bind.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// From one look at what is in the way to the next: another process may take the port from the one that held it.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// The link of connections that come from this very network namespace, whatever address they go to.
 const LOOPBACK_LINK: &[u8] = b"lo";
@@ -42,6 +48,8 @@ pub struct Listener {
     socket: Option<TcpListener>,
     required: bool,
     obstacle: Option<Obstacle>,
+    next_look: Instant,
+    clock: Clock,
     sign: Arc<Sign>,
 }
 
@@ -56,7 +64,7 @@ pub enum Obstacle {
     NoRight,
     /// `EADDRINUSE`.
     Taken,
-    /// `EADDRNOTAVAIL`, `EAFNOSUPPORT`.
+    /// `EAFNOSUPPORT`; `EADDRNOTAVAIL`, where it is not bound before it comes.
     Absent,
     /// Anything else.
     Other,
@@ -78,7 +86,8 @@ impl Listener {
         let address = place.address;
         let presence = if place.is_watched() { Presence::Unseen } else { Presence::Assumed };
         let sign = Arc::new(Sign::new(address, presence, required, context));
-        let mut listener = Self { place, socket: None, required, obstacle: None, sign };
+        let (clock, next_look) = (context.clock.clone(), context.clock.now().mono);
+        let mut listener = Self { place, socket: None, required, obstacle: None, next_look, clock, sign };
         match open(place) {
             Ok(socket) => listener.opened(socket).map_err(|source| FrontError::Bind { address, source })?,
             Err(source) => match obstacle(&source) {
@@ -132,17 +141,20 @@ impl Listener {
         Ok(())
     }
 
-    /// Says what is in the way, once until that changes.
+    /// Says what is in the way. The sign tells it on when it changes.
     fn blocked(&mut self, met: Obstacle, error: &io::Error) {
-        if self.obstacle.replace(met) == Some(met) {
+        let now = self.clock.now().mono;
+        if self.obstacle.replace(met) == Some(met) && now < self.next_look {
             return;
         }
+        self.next_look = now + LOOK;
         let detail = detail(met, self.place.address, error);
         self.sign.unbound(if met == Obstacle::Absent { Hold::Impossible(detail) } else { Hold::Blocked(detail) });
     }
 }
 
-/// Whether `address` could be served on now. Nobody is kept from it meanwhile, as only who listens does that.
+/// Whether `address` could be served on now. It is bound for an instant: meanwhile who binds it with `SO_REUSEADDR`, as servers do,
+/// succeeds, and who binds it without gets `EADDRINUSE`.
 ///
 /// # Errors
 /// What is in the way; [`obstacle`] says what that means.

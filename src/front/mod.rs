@@ -56,6 +56,14 @@ pub struct Config {
     pub max_connections_per_source: usize,
 }
 
+impl Config {
+    /// Whether the node can't do without `host`: it can without IPv6 where it serves IPv4 too.
+    #[must_use]
+    pub fn requires(&self, host: IpAddr) -> bool {
+        host.is_ipv4() || self.hosts.iter().all(IpAddr::is_ipv6)
+    }
+}
+
 /// Why the front can't be.
 #[derive(Debug, thiserror::Error)]
 pub enum FrontError {
@@ -99,9 +107,8 @@ impl Front {
     /// # Errors
     /// When no waiting would help.
     pub fn bind(config: Config, context: Context) -> Result<Self, FrontError> {
-        let only_ipv6 = config.hosts.iter().all(IpAddr::is_ipv6);
         let place = |host: &IpAddr| Place { address: SocketAddr::new(*host, config.port), only_local: config.only_local };
-        let bind = |host: &IpAddr| Listener::bind(place(host), only_ipv6 || host.is_ipv4(), &context);
+        let bind = |host: &IpAddr| Listener::bind(place(host), config.requires(*host), &context);
         let bound = config.hosts.iter().map(bind).collect::<Result<_, _>>()?;
         let gauge = context.metrics.front.connections.clone();
         let caps = Caps::new(config.max_connections, config.max_connections_per_source, gauge);
@@ -153,7 +160,7 @@ impl Front {
 
     /// Learns where the addresses are, and that they come and go.
     fn watch(&self) {
-        let Context { tasks, readiness, metrics, .. } = self.context.clone();
+        let Context { clock, tasks, readiness, metrics, .. } = self.context.clone();
         let (hosts, signs): (Vec<_>, Vec<_>) = self.bound.iter().filter_map(Listener::watched).unzip();
         metrics.front.link_up.set(i64::from(hosts.is_empty()));
         if hosts.is_empty() {
@@ -166,7 +173,7 @@ impl Front {
                 metrics.front.link_up.set(i64::from(signs.iter().all(|sign| sign.is_in_place())));
             };
             tokio::select! {
-                never = presence::follow(&hosts, &part, seen) => match never {},
+                never = presence::follow(&hosts, &clock, &part, seen) => match never {},
                 () = shutdown => (),
             }
         });

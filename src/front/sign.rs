@@ -111,11 +111,11 @@ impl Sign {
         self.learn(|known| known.presence = presence);
     }
 
-    /// Whether the address, if the node is to have it, is where it should be.
+    /// Whether the address, if the node is to have it, has been seen where it should be.
     pub(super) fn is_in_place(&self) -> bool {
         let known = self.known.lock();
         match known.presence.trouble(known.address.ip()) {
-            None => true,
+            None => known.presence != Presence::Assumed,
             Some(Trouble::Absent(_)) => !self.required,
             Some(Trouble::Unknown(_) | Trouble::Down(_) | Trouble::Unrouted(_)) => false,
         }
@@ -218,7 +218,7 @@ mod tests {
         for (presence, ipv4, ipv6) in [
             (on(true, Some(true)), [true, false, false, true], [true, false, false, true]),
             (on(true, None), [true, false, false, true], [true, false, false, true]),
-            (Presence::Assumed, [true, false, false, true], [true, false, false, true]),
+            (Presence::Assumed, [true, false, false, false], [true, false, false, false]),
             (on(true, Some(false)), [true, false, true, false], [true, false, true, false]),
             (on(false, Some(false)), [false, true, false, false], [false, false, true, false]),
             (Presence::Absent { has_link: true }, [false, true, false, false], [false, false, true, true]),

@@ -159,13 +159,66 @@ fn somebody_elses_link_is_left_alone() {
 }
 
 #[test]
-fn a_route_that_leads_elsewhere_is_named() {
+fn an_address_in_another_form_is_replaced() {
     on_a_bare_node(async |_| {
+        ip("link add pod-id-link0 type ifb");
+        ip("link set pod-id-link0 up");
+        ip("address add 169.254.170.23/16 dev pod-id-link0");
+        ip("address add fd00:ec2::23/64 dev pod-id-link0 nodad");
+        assert!(shown("route show").contains("169.254.0.0/16"), "which would swallow the metadata service");
+        let (code, stdout, stderr) = texts(initialize(&[KIND]).await);
+        assert_eq!((code, stderr.lines().count()), (Some(0), 2), "{stderr}");
+        assert!(stderr.contains("removed: address 169.254.170.23/16") && stderr.contains("removed: address fd00:ec2::23/64"));
+        assert!(stdout.contains("made: address 169.254.170.23/32") && stdout.contains("made: address fd00:ec2::23/128"));
+        assert_eq!((pieces(), shown("route show").contains("169.254.0.0/16")), (WHOLE, false));
+        ip("address add 169.254.170.23/16 dev pod-id-link0");
+        let (code, stdout, stderr) = texts(initialize(&[KIND]).await);
+        assert!(code == Some(0) && stderr.contains("removed: address 169.254.170.23/16"), "{stderr}");
+        assert!(stdout.contains("there already: address 169.254.170.23/32"), "{stdout}");
+        assert_eq!((pieces(), shown("route show").contains("169.254.0.0/16")), (WHOLE, false));
+    });
+}
+
+#[test]
+fn an_address_that_waits_for_duplicates_is_replaced() {
+    on_a_bare_node(async |_| {
+        // A bridge without ports has no carrier, so that the kernel never gets to look for duplicates.
+        ip("link add pod-id-link0 type bridge");
+        ip("link set pod-id-link0 up");
+        ip("address add fd00:ec2::23/128 dev pod-id-link0");
+        assert!(shown("-6 address show dev pod-id-link0").contains("tentative"));
+        let (code, _, stderr) = texts(initialize(&["--link-kind=bridge"]).await);
+        assert!(code == Some(0) && stderr.contains("removed: address fd00:ec2::23/128"), "{stderr}");
+        assert_eq!(pieces(), WHOLE);
+    });
+}
+
+#[test]
+fn faults_of_the_command_line_stop_it() {
+    on_a_bare_node(async |_| {
+        for fault in ["--verbosity=bogus", "--log-format=bogus"] {
+            for arguments in [&[KIND, fault][..], &[KIND, fault, "--remove"], &[KIND, fault, "--watch"]] {
+                let (code, stdout, stderr) = texts(initialize(arguments).await);
+                assert!(code == Some(64) && stdout.is_empty() && stderr.contains("bogus"), "{stderr}");
+            }
+        }
+        assert_eq!(pieces(), NOTHING);
+    });
+}
+
+#[test]
+fn a_route_that_leads_elsewhere_is_a_warning() {
+    on_a_bare_node(async |node| {
         ip("link add other0 type ifb");
         ip("link set other0 up");
         ip("route add 169.254.170.23/32 dev other0 scope link");
         let (code, _, stderr) = texts(initialize(&[KIND]).await);
-        assert!(code == Some(1) && stderr.contains("another route to 169.254.170.23"), "{stderr}");
+        assert!(code == Some(0) && stderr.lines().count() == 1, "{stderr}");
+        let told = "main-table route to 169.254.170.23/32 over pod-id-link0 is left out: the main table has another route";
+        assert!(stderr.contains("warning") && stderr.contains(told), "{stderr}");
+        assert_eq!(pieces(), [true, true, true, false, true, true]);
+        let agent = node.setup().start().await.unwrap();
+        assert_eq!(node.ask(&agent).await.status, 200);
     });
 }
 
@@ -177,7 +230,10 @@ fn a_node_without_ipv6_is_warned_and_serves_ipv4() {
         }
         let (code, stdout, stderr) = texts(initialize(&[KIND]).await);
         assert_eq!(code, Some(0), "{stderr}");
-        assert!(stderr.contains("warning") && stderr.contains("fd00:ec2::23") && stderr.contains("disable_ipv6"), "{stderr}");
+        assert!(
+            stderr.contains("warning: address fd00:ec2::23/128 on pod-id-link0 is left out") && stderr.contains("disable_ipv6"),
+            "{stderr}"
+        );
         assert_eq!((pieces(), stdout.lines().count()), ([true, true, true, true, false, false], 4));
         let agent = node.setup().start().await.unwrap();
         assert_eq!(node.ask(&agent).await.status, 200);

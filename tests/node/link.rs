@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::harness::agent::Agent;
 use crate::harness::http::get;
 use crate::initialize::{WHOLE, initialize, ip, pieces};
-use crate::node::{Node, on_a_bare_node};
+use crate::node::{Node, on_a_bare_node, run};
 
 const KIND: &str = "--link-kind=ifb";
 const ADDRESS: &str = "169.254.170.23:80";
@@ -231,6 +231,38 @@ fn two_of_them_do_not_quarrel() {
     });
 }
 
+/// How many files a running process may have open.
+fn limit_files(keeper: &Keeper, files: &str) {
+    let pid = keeper.process.id().unwrap().to_string();
+    run("prlimit", &["--pid", &pid, &format!("--nofile={files}:")]);
+}
+
+#[test]
+fn a_kernel_that_does_not_answer_for_a_while_ends_nothing() {
+    on_a_bare_node(async |node| {
+        for (flags, begun) in [(&["--watch"][..], "route to fd00:ec2::23/128"), (&["--remove", "--watch"], "removed: link")] {
+            let keeper = Keeper::run(&node, &format!("keeper-{}", flags.len()), flags, begun).await;
+            limit_files(&keeper, "4");
+            match flags.len() {
+                1 => ip("address delete 169.254.170.23/32 dev pod-id-link0"),
+                _ => ip("link add pod-id-link0 type ifb"),
+            }
+            while !keeper.log().contains("trying again") {
+                tokio::time::sleep(POLL).await;
+            }
+            assert_eq!(keeper.log().matches("Too many open files").count(), 1, "{}", keeper.log());
+            limit_files(&keeper, "1024");
+            let mended = async {
+                while inspect().await.unwrap().missing().count() != [0, WHOLE.len()][flags.len() - 1] {
+                    tokio::time::sleep(POLL).await;
+                }
+            };
+            tokio::time::timeout(WAIT_LIMIT, mended).await.unwrap();
+            assert_eq!(keeper.end(Signal::SIGTERM).await, Some(0));
+        }
+    });
+}
+
 #[test]
 fn what_cannot_be_put_back_is_told_and_tried_again() {
     on_a_bare_node(async |node| {
@@ -281,7 +313,7 @@ fn a_node_without_ipv6_is_kept_and_given_ipv6_when_it_is_there() {
     on_a_bare_node(async |node| {
         let keeper = Keeper::start(&node).await;
         std::fs::write("/proc/sys/net/ipv6/conf/pod-id-link0/disable_ipv6", "1").unwrap();
-        while !keeper.log().contains("fd00:ec2::23 is left out") {
+        while !keeper.log().contains("address fd00:ec2::23/128 on pod-id-link0 is left out") {
             tokio::time::sleep(POLL).await;
         }
         std::fs::write("/proc/sys/net/ipv6/conf/pod-id-link0/disable_ipv6", "0").unwrap();

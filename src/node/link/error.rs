@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use crate::node::link::NAME;
 use crate::node::netlink::errno;
 
-/// Why the link can't be seen, made or kept.
+/// Why the link can't be seen, made or kept. Print it with its source.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// `EPERM`.
@@ -35,7 +35,7 @@ pub enum LinkError {
     #[error("the main table has another route to {0}: see it with `ip route show {0}`, remove it, then run this again")]
     RouteTaken(IpAddr),
     /// Any other answer of the kernel.
-    #[error("{asked}: {source}")]
+    #[error("{asked}")]
     Kernel {
         /// What it was asked for.
         asked: &'static str,

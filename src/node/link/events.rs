@@ -1,9 +1,11 @@
 //! News of links, addresses and routes, as the kernel multicasts them to whoever listens. Needs no capability.
 //!
 //! News only say when to look: what is there is always read anew, so that news that the kernel had to drop (`ENOBUFS`) are made up
-//! for by one more look.
+//! for by one more look. A look may err, since the kernel tells in pieces what changes meanwhile (`NLM_F_DUMP_INTR`), and on a quiet
+//! link no news would ever correct it: so there is another look after a while without any.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::stream::{BoxStream, StreamExt};
@@ -11,9 +13,14 @@ use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage as News;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::{MulticastGroup, new_multicast_connection};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::node::link::view::{View, address, destination};
+use crate::base::bucket::Bucket;
+use crate::base::clock::Clock;
+use crate::node::link::state::Link;
+use crate::node::link::view::{address, destination};
 use crate::node::link::{LinkError, NAME};
 
 const GROUPS: [MulticastGroup; 5] = [
@@ -24,9 +31,21 @@ const GROUPS: [MulticastGroup; 5] = [
     MulticastGroup::Ipv6Route,
 ];
 
+/// From a look to the next without news.
+pub(super) const QUIET: Duration = Duration::from_secs(60);
+
+/// How many looks a second, and how many at once: a link may flap, and another program may undo each time what is done.
+const PER_SECOND: f64 = 2.0;
+const AT_ONCE: f64 = 20.0;
+
+/// What is missing of a token may be too little to be a time.
+const TICK: Duration = Duration::from_millis(1);
+
 /// A subscription, ended when dropped.
 pub(super) struct Events {
     news: BoxStream<'static, NetlinkMessage<News>>,
+    clock: Clock,
+    looks: Bucket,
     _connection: AbortOnDropHandle<()>,
 }
 
@@ -34,28 +53,40 @@ pub(super) struct Events {
 #[derive(Debug, Default)]
 pub(super) struct Interest {
     hosts: Vec<IpAddr>,
-    /// The links that bear them, and [`NAME`].
+    /// The links that bear them, beside [`NAME`].
     links: Vec<u32>,
 }
 
 impl Events {
     /// Subscribes; what happens from now on is told. Call it inside a runtime.
-    pub(super) fn subscribe() -> Result<Self, LinkError> {
+    pub(super) fn subscribe(clock: &Clock) -> Result<Self, LinkError> {
         let opened = new_multicast_connection(&GROUPS);
         let (connection, _, news) = opened.map_err(|source| LinkError::Kernel { asked: "subscribe to netlink news", source })?;
-        let news = news.map(|(message, _)| message).boxed();
-        Ok(Self { news, _connection: AbortOnDropHandle::new(tokio::spawn(connection)) })
+        Ok(Self::new(news.map(|(message, _)| message).boxed(), tokio::spawn(connection), clock.clone()))
     }
 
-    /// Waits for news of `interest`, and takes all that have come by then: one look answers them together.
-    pub(super) async fn next(&mut self, interest: &Interest) -> Result<(), LinkError> {
+    fn new(news: BoxStream<'static, NetlinkMessage<News>>, connection: JoinHandle<()>, clock: Clock) -> Self {
+        let looks = Bucket::new(PER_SECOND, AT_ONCE, clock.now().mono);
+        Self { news, clock, looks, _connection: AbortOnDropHandle::new(connection) }
+    }
+
+    /// Waits until it is time for another look: at news of `interest`, or after `quiet` without.
+    pub(super) async fn next(&mut self, interest: &Interest, quiet: Duration) -> Result<(), LinkError> {
+        timeout(quiet, self.hear(interest)).await.unwrap_or(Ok(()))?;
+        while !self.looks.take(self.clock.now().mono) {
+            sleep_until(self.looks.next(self.clock.now().mono) + TICK).await;
+        }
+        while self.news.next().now_or_never().flatten().is_some() {}
+        Ok(())
+    }
+
+    async fn hear(&mut self, interest: &Interest) -> Result<(), LinkError> {
         loop {
             let Some(news) = self.news.next().await else {
                 let source = std::io::ErrorKind::BrokenPipe.into();
                 return Err(LinkError::Kernel { asked: "listen to netlink news", source });
             };
             if interest.is_met_by(&news) {
-                while self.news.next().now_or_never().flatten().is_some() {}
                 return Ok(());
             }
         }
@@ -63,10 +94,9 @@ impl Events {
 }
 
 impl Interest {
-    /// News of `hosts`, and of the links that were seen.
-    pub(super) fn new(hosts: &[IpAddr], view: &View) -> Self {
-        let links = view.own.iter().chain(&view.others).map(|link| link.index).collect();
-        Self { hosts: hosts.to_owned(), links }
+    /// News of `hosts`, and of the `links` that were seen.
+    pub(super) fn new<'l>(hosts: &[IpAddr], links: impl IntoIterator<Item = &'l Link>) -> Self {
+        Self { hosts: hosts.to_owned(), links: links.into_iter().map(|link| link.index).collect() }
     }
 
     fn is_met_by(&self, news: &NetlinkMessage<News>) -> bool {
@@ -103,11 +133,10 @@ mod tests {
 
     use super::*;
     use crate::node::link::HOSTS;
-    use crate::node::link::state::Link;
 
     fn interest() -> Interest {
         let own = Link { index: 7, name: NAME.into(), kind: None, up: true };
-        Interest::new(&HOSTS, &View { own: Some(own), ..View::default() })
+        Interest::new(&HOSTS, [&own])
     }
 
     fn address_news(link: u32, host: &str) -> News {
@@ -143,7 +172,40 @@ mod tests {
 
     #[test]
     fn lost_news_call_for_a_look() {
-        let lost = NetlinkMessage::new(rtnetlink::packet_core::NetlinkHeader::default(), NetlinkPayload::Overrun(Vec::new()));
-        assert!(interest().is_met_by(&lost));
+        assert!(interest().is_met_by(&lost()));
+    }
+
+    fn lost() -> NetlinkMessage<News> {
+        NetlinkMessage::new(rtnetlink::packet_core::NetlinkHeader::default(), NetlinkPayload::Overrun(Vec::new()))
+    }
+
+    fn events(news: BoxStream<'static, NetlinkMessage<News>>) -> Events {
+        Events::new(news, tokio::spawn(std::future::pending()), Clock::System)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_link_is_looked_at_again() {
+        let mut events = events(futures_util::stream::pending().boxed());
+        let begin = Clock::System.now().mono;
+        events.next(&interest(), QUIET).await.unwrap();
+        assert_eq!(Clock::System.now().mono.duration_since(begin).as_secs(), QUIET.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_restless_link_is_looked_at_at_a_bearable_rate() {
+        let ticks = futures_util::stream::repeat(()).then(|()| async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            lost()
+        });
+        let mut events = events(ticks.boxed());
+        let mut looks = 0;
+        let restless = async {
+            loop {
+                events.next(&interest(), QUIET).await.unwrap();
+                looks += 1;
+            }
+        };
+        assert!(timeout(Duration::from_secs(10), restless).await.is_err());
+        assert!((30..=40).contains(&looks), "{looks}");
     }
 }

@@ -5,15 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use rtnetlink::packet_route::address::AddressHeaderFlags;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::InfoKind;
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use tokio::time::sleep;
 
-use crate::base::bucket::Bucket;
 use crate::base::clock::Clock;
-use crate::node::link::events::{Events, Interest};
-use crate::node::link::state::{Link, LinkState, Piece};
+use crate::node::link::events::{Events, Interest, QUIET};
+use crate::node::link::state::{Link, LinkState, Piece, Unfit};
 use crate::node::link::view::open;
 use crate::node::link::{HOSTS, LinkError, NAME, host_prefix};
 use crate::node::netlink::Netlink;
@@ -21,12 +22,8 @@ use crate::node::netlink::Netlink;
 /// The kind of link that the EKS Pod Identity Agent makes.
 const DUMMY: &str = "dummy";
 
-/// From a failure to put something back to the next attempt, unless news come before.
+/// From a failure to the next attempt, unless news come before.
 const PAUSE: Duration = Duration::from_secs(5);
-
-/// How often a second, and how often at once, something is put back: another program may take it away each time.
-const PER_SECOND: f64 = 2.0;
-const AT_ONCE: f64 = 20.0;
 
 /// What [`make`] did about a piece.
 #[derive(Debug)]
@@ -35,24 +32,23 @@ pub enum Step {
     Made(Piece),
     /// It was there.
     Found(Piece),
-    /// This IPv6 address can't be had, and the node does without it.
-    Without(IpAddr, LinkError),
+    /// It was in the way of an address.
+    Removed(Unfit),
+    /// It can't be had, and pods are served without it: they need link and IPv4 address, and nothing else.
+    Without(Piece, LinkError),
 }
 
 /// Makes of the link whatever is missing, and tells each step. A link that is there stays, whether it is of `kind` or a `dummy`.
 ///
 /// # Errors
-/// When IPv4 can't be had; what was told as made stays.
+/// When pods can't be served over IPv4; what was told as made stays.
 pub async fn make(kind: &str, mut tell: impl FnMut(Step)) -> Result<(), LinkError> {
-    let maker = Maker { netlink: open()?, kind };
+    let mut maker = Maker::new(kind).await?;
     for piece in [Piece::Link, Piece::Up] {
         tell(maker.ensure(piece).await?);
     }
     for host in HOSTS {
-        match maker.place(host, &mut tell).await {
-            Err(why) if host.is_ipv6() => tell(Step::Without(host, why)),
-            placed => placed?,
-        }
+        maker.place(host, &mut tell).await?;
     }
     Ok(())
 }
@@ -74,78 +70,137 @@ pub async fn remove(kind: &str) -> Result<bool, LinkError> {
 /// Makes the link and puts back at once whatever disappears of it; tells each step, and each failure, which ends nothing.
 ///
 /// # Errors
-/// When the first attempt fails, or the kernel tells no news.
+/// When the first attempt fails.
 pub async fn keep(kind: &str, clock: &Clock, mut tell: impl FnMut(Result<Step, LinkError>)) -> Result<Infallible, LinkError> {
-    let mut events = Events::subscribe()?;
-    let mut attempts = Bucket::new(PER_SECOND, AT_ONCE, clock.now().mono);
     make(kind, |step| tell(Ok(step))).await?;
     loop {
-        let view = open()?.view(&HOSTS).await?;
-        let interest = Interest::new(&HOSTS, &view);
-        events.next(&interest).await?;
-        while open()?.state().await?.missing().next().is_some() {
-            tokio::time::sleep_until(attempts.next(clock.now().mono)).await;
-            attempts.take(clock.now().mono);
-            let Err(error) = make(kind, |step| tell(Ok(step))).await else { break };
-            tell(Err(error));
-            tokio::time::timeout(PAUSE, events.next(&interest)).await.unwrap_or(Ok(()))?;
-        }
+        let Err(error) = put_back(kind, clock, &mut tell).await;
+        tell(Err(error));
+        sleep(PAUSE).await;
     }
 }
 
-/// Takes the link away, and again whenever somebody makes it; tells each time.
+/// Takes the link away, and again whenever somebody makes it; tells each time, and each failure, which ends nothing.
 ///
 /// # Errors
-/// As [`remove`], or when the kernel tells no news.
-pub async fn keep_away(kind: &str, mut tell: impl FnMut()) -> Result<Infallible, LinkError> {
-    let mut events = Events::subscribe()?;
+/// As [`remove`], for the first attempt.
+pub async fn keep_away(kind: &str, clock: &Clock, mut tell: impl FnMut(Result<(), LinkError>)) -> Result<Infallible, LinkError> {
+    if remove(kind).await? {
+        tell(Ok(()));
+    }
     loop {
-        if remove(kind).await? {
-            tell();
-        }
-        let view = open()?.view(&HOSTS).await?;
-        events.next(&Interest::new(&HOSTS, &view)).await?;
+        let Err(error) = take_away(kind, clock, &mut tell).await;
+        tell(Err(error));
+        sleep(PAUSE).await;
     }
 }
 
+async fn put_back(kind: &str, clock: &Clock, tell: &mut impl FnMut(Result<Step, LinkError>)) -> Result<Infallible, LinkError> {
+    let mut events = Events::subscribe(clock)?;
+    loop {
+        let state = open()?.state().await?;
+        let mut quiet = QUIET;
+        if state.missing().next().is_some()
+            && let Err(error) = make(kind, |step| tell(Ok(step))).await
+        {
+            tell(Err(error));
+            quiet = PAUSE;
+        }
+        events.next(&Interest::new(&HOSTS, &state.link), quiet).await?;
+    }
+}
+
+async fn take_away(kind: &str, clock: &Clock, tell: &mut impl FnMut(Result<(), LinkError>)) -> Result<Infallible, LinkError> {
+    let mut events = Events::subscribe(clock)?;
+    loop {
+        if remove(kind).await? {
+            tell(Ok(()));
+        }
+        events.next(&Interest::new(&HOSTS, None), QUIET).await?;
+    }
+}
+
+/// One attempt, and what is there by now.
 struct Maker<'a> {
     netlink: Netlink,
     kind: &'a str,
+    state: LinkState,
 }
 
-impl Maker<'_> {
-    async fn place(&self, host: IpAddr, tell: &mut impl FnMut(Step)) -> Result<(), LinkError> {
+impl<'a> Maker<'a> {
+    async fn new(kind: &'a str) -> Result<Self, LinkError> {
+        let netlink = open()?;
+        let state = netlink.state().await?;
+        Ok(Self { netlink, kind, state })
+    }
+
+    /// The address, then the route, which needs it.
+    async fn place(&mut self, host: IpAddr, tell: &mut impl FnMut(Step)) -> Result<(), LinkError> {
+        self.clear(host, tell).await?;
         for piece in [Piece::Address(host), Piece::Route(host)] {
-            tell(self.ensure(piece).await?);
+            match self.ensure(piece).await {
+                Err(why) if piece.is_optional() => {
+                    tell(Step::Without(piece, why));
+                    break;
+                }
+                step => tell(step?),
+            }
         }
         Ok(())
     }
 
-    /// Looks anew for each piece: the kernel makes some of them when it makes others.
-    async fn ensure(&self, piece: Piece) -> Result<Step, LinkError> {
-        let state = self.netlink.state().await?;
-        if let Some(link) = &state.link {
+    /// Takes off the link what is unfit: IPv6 knows an address once only, whatever its prefix. What stays fails the next step.
+    async fn clear(&mut self, host: IpAddr, tell: &mut impl FnMut(Step)) -> Result<(), LinkError> {
+        let unfit: Vec<_> = self.state.unfit_of(host).collect();
+        for unfit in &unfit {
+            if self.remove_address(*unfit).await.is_ok() {
+                tell(Step::Removed(*unfit));
+            }
+        }
+        if !unfit.is_empty() {
+            self.state = self.netlink.state().await?;
+        }
+        Ok(())
+    }
+
+    /// Looks anew once something was tried: the kernel makes some pieces when it makes others, and somebody else may be faster.
+    async fn ensure(&mut self, piece: Piece) -> Result<Step, LinkError> {
+        if let Some(link) = &self.state.link {
             refuse_foreign(link, self.kind)?;
         }
-        if state.has(piece) {
+        if self.state.has(piece) {
             return Ok(Step::Found(piece));
         }
-        match self.add(piece, &state).await {
+        let added = self.add(piece).await;
+        self.state = self.netlink.state().await?;
+        match added {
             Ok(()) => Ok(Step::Made(piece)),
-            // Somebody else was faster.
-            Err(_) if self.netlink.state().await?.has(piece) => Ok(Step::Found(piece)),
+            Err(_) if self.state.has(piece) => Ok(Step::Found(piece)),
             Err(error) => Err(error),
         }
     }
 
-    async fn add(&self, piece: Piece, state: &LinkState) -> Result<(), LinkError> {
-        let index = state.link.as_ref().map_or(0, |link| link.index);
+    async fn add(&self, piece: Piece) -> Result<(), LinkError> {
         match piece {
             Piece::Link => self.add_link().await,
-            Piece::Up => self.set_up(index).await,
-            Piece::Address(host) => self.add_address(host, index).await,
-            Piece::Route(host) => self.add_route(host, index).await,
+            Piece::Up => self.set_up(self.index()).await,
+            Piece::Address(host) => self.add_address(host, self.index()).await,
+            Piece::Route(host) => self.add_route(host, self.index()).await,
         }
+    }
+
+    fn index(&self) -> u32 {
+        self.state.link.as_ref().map_or(0, |link| link.index)
+    }
+
+    async fn remove_address(&self, Unfit { host, prefix }: Unfit) -> Result<(), LinkError> {
+        let mut message = AddressMessage::default();
+        message.header.family = if host.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        message.header.prefix_len = prefix;
+        message.header.index = self.index();
+        // The kernel heeds the prefix only beside the second of these.
+        message.attributes.extend([AddressAttribute::Local(host), AddressAttribute::Address(host)]);
+        self.netlink.handle.address().del(message).execute().await.map_err(LinkError::kernel("remove the address"))
     }
 
     async fn add_link(&self) -> Result<(), LinkError> {

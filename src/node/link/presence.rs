@@ -4,8 +4,9 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::base::clock::Clock;
 use crate::base::readiness::Part;
-use crate::node::link::events::{Events, Interest};
+use crate::node::link::events::{Events, Interest, QUIET};
 use crate::node::link::state::Link;
 use crate::node::link::view::{View, open};
 use crate::node::link::{HOSTS, LinkError, NAME};
@@ -18,7 +19,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 pub enum Presence {
     /// Nobody has looked yet.
     Unseen,
-    /// It needs no look (loopback), or none is possible here.
+    /// It needs no look (loopback), or none was ever possible.
     Assumed,
     /// On no link.
     Absent {
@@ -95,38 +96,81 @@ fn absent(host: IpAddr, has_link: bool) -> String {
 /// # Errors
 /// When the kernel does not tell. Call it inside a runtime.
 pub async fn look(hosts: &[IpAddr]) -> Result<Vec<Presence>, LinkError> {
-    let view = open()?.view(hosts).await?;
-    Ok(hosts.iter().map(|host| Presence::of(*host, &view)).collect())
+    Ok(presences(hosts, &view(hosts).await?))
 }
 
-/// Tells `seen` where each of `hosts` is, soon and whenever that changes. Where the kernel does not tell, `part` does, and the
-/// addresses are assumed to be there.
-pub async fn follow(hosts: &[IpAddr], part: &Part, mut seen: impl FnMut(Vec<Presence>)) -> Infallible {
-    loop {
-        let error = match tell(hosts, part, &mut seen).await {
-            Err(error) => error,
-            Ok(never) => match never {},
-        };
-        tracing::warn!(%error, "this node's addresses can't be watched; trying again every {} s", PAUSE.as_secs());
-        part.pending(format!("can't be watched: {error}"));
-        seen(vec![Presence::Assumed; hosts.len()]);
-        tokio::time::sleep(PAUSE).await;
+/// Tells `seen` where each of `hosts` is, soon and whenever that changes. Where the kernel does not tell, `part` does: what was seen
+/// last stands, and addresses that were never seen are assumed to be there.
+pub async fn follow(hosts: &[IpAddr], clock: &Clock, part: &Part, seen: impl FnMut(Vec<Presence>)) -> Infallible {
+    Watch { hosts, clock, part, last: None, look: || view(hosts), seen }.follow().await
+}
+
+async fn view(hosts: &[IpAddr]) -> Result<View, LinkError> {
+    open()?.view(hosts).await
+}
+
+fn presences(hosts: &[IpAddr], view: &View) -> Vec<Presence> {
+    hosts.iter().map(|host| Presence::of(*host, view)).collect()
+}
+
+struct Watch<'a, L, S> {
+    hosts: &'a [IpAddr],
+    clock: &'a Clock,
+    part: &'a Part,
+    last: Option<Vec<Presence>>,
+    look: L,
+    seen: S,
+}
+
+impl<L, F, S> Watch<'_, L, S>
+where
+    L: FnMut() -> F,
+    F: Future<Output = Result<View, LinkError>>,
+    S: FnMut(Vec<Presence>),
+{
+    async fn follow(mut self) -> Infallible {
+        loop {
+            let Err(error) = self.tell().await;
+            let error = anyhow::Error::new(error);
+            tracing::warn!("this node's addresses can't be watched; trying again every {} s: {error:#}", PAUSE.as_secs());
+            self.part.pending(format!("can't be watched: {error:#}"));
+            if self.last.is_none() {
+                (self.seen)(vec![Presence::Assumed; self.hosts.len()]);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
-}
 
-async fn tell(hosts: &[IpAddr], part: &Part, seen: &mut impl FnMut(Vec<Presence>)) -> Result<Infallible, LinkError> {
-    let mut events = Events::subscribe()?;
-    loop {
-        let view = open()?.view(hosts).await?;
-        part.ready();
-        seen(hosts.iter().map(|host| Presence::of(*host, &view)).collect());
-        events.next(&Interest::new(hosts, &view)).await?;
+    async fn tell(&mut self) -> Result<Infallible, LinkError> {
+        let mut events = Events::subscribe(self.clock)?;
+        loop {
+            let view = self.look_well().await?;
+            let presences = presences(self.hosts, &view);
+            self.part.ready();
+            (self.seen)(presences.clone());
+            self.last = Some(presences);
+            events.next(&Interest::new(self.hosts, view.own.iter().chain(&view.others)), QUIET).await?;
+        }
+    }
+
+    /// Looks twice before it believes that something is gone: the kernel tells in pieces what changes meanwhile, and may skip one.
+    async fn look_well(&mut self) -> Result<View, LinkError> {
+        let view = (self.look)().await?;
+        if self.misses(&presences(self.hosts, &view)) { (self.look)().await } else { Ok(view) }
+    }
+
+    /// Whether an address is in trouble that was not.
+    fn misses(&self, now: &[Presence]) -> bool {
+        let well = |host: &IpAddr, presence: &Presence| presence.trouble(*host).is_none();
+        let last = self.last.iter().flatten();
+        self.hosts.iter().zip(last).zip(now).any(|((host, last), now)| well(host, last) && !well(host, now))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::readiness::Readiness;
     use crate::node::link::view::Address;
 
     fn link(index: u32, name: &str, up: bool) -> Link {
@@ -134,7 +178,7 @@ mod tests {
     }
 
     fn at(index: u32, usable: bool) -> Vec<Address> {
-        vec![Address { host: HOSTS[0], link: index, usable }]
+        vec![Address { host: HOSTS[0], link: index, prefix: 32, usable }]
     }
 
     #[test]
@@ -166,5 +210,46 @@ mod tests {
         let both_up = View { own: Some(link(7, NAME, true)), ..both.clone() };
         assert_eq!(Presence::of(HOSTS[0], &both_up), Presence::On(Bearer { link: NAME.into(), up: true, route: Some(false) }));
         assert_eq!(Presence::of(HOSTS[1], &both), Presence::Absent { has_link: true });
+    }
+
+    /// What is told of the first address while the looks are these, the last of them for ever.
+    async fn told(looks: Vec<Result<View, ()>>) -> Vec<Presence> {
+        let part = Readiness::default().advisory("addresses");
+        let (mut looks, mut told) = (looks.into_iter(), Vec::new());
+        let fault = || LinkError::Kernel { asked: "look", source: std::io::ErrorKind::Other.into() };
+        let look = || {
+            let look = looks.next().map(|look| look.map_err(|()| fault()));
+            async move {
+                match look {
+                    Some(look) => look,
+                    None => std::future::pending().await,
+                }
+            }
+        };
+        let seen = |presences: Vec<Presence>| told.extend(presences);
+        let watch = Watch { hosts: &HOSTS[..1], clock: &Clock::System, part: &part, last: None, look, seen };
+        assert!(tokio::time::timeout(Duration::from_secs(3600), watch.follow()).await.is_err());
+        told
+    }
+
+    fn whole() -> View {
+        View { own: Some(link(7, NAME, true)), addresses: at(7, true), routes: vec![HOSTS[0]], ..View::default() }
+    }
+
+    const GONE: Presence = Presence::Absent { has_link: false };
+
+    #[tokio::test(start_paused = true)]
+    async fn one_wrong_look_is_not_believed_and_a_quiet_link_is_looked_at_again() {
+        let there = Presence::of(HOSTS[0], &whole());
+        assert_eq!(told(vec![Ok(whole()), Ok(View::default()), Ok(whole())]).await, [there.clone(), there.clone()]);
+        assert_eq!(told(vec![Ok(View::default()), Ok(whole())]).await, [GONE, there.clone()]);
+        assert_eq!(told(vec![Ok(whole()), Ok(View::default()), Ok(View::default())]).await, [there, GONE]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_seen_last_stands_while_nobody_can_look() {
+        let there = Presence::of(HOSTS[0], &whole());
+        assert_eq!(told(vec![Ok(View::default()), Err(()), Err(()), Ok(whole())]).await, [GONE, there.clone()]);
+        assert_eq!(told(vec![Err(()), Ok(whole())]).await, [Presence::Assumed, there]);
     }
 }

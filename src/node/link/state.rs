@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::node::link::view::{View, open};
+use crate::node::link::view::{Address, open};
 use crate::node::link::{HOSTS, LinkError, NAME, host_prefix};
 
 /// A link, as far as it matters here.
@@ -32,13 +32,25 @@ pub enum Piece {
     Route(IpAddr),
 }
 
+/// One of [`HOSTS`] on the link [`NAME`] in a form that serves nobody: with a wider prefix, whose route swallows other addresses
+/// (169.254.0.0/16 that of the metadata service), or held back by the kernel as a possible duplicate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unfit {
+    /// The address.
+    pub host: IpAddr,
+    /// The length of its prefix.
+    pub prefix: u8,
+}
+
 /// What is there of the link [`NAME`], of [`HOSTS`] on it, and of main-table routes to them over it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LinkState {
     /// The link, if there is one of that name, whatever its kind.
     pub link: Option<Link>,
-    /// Those of [`HOSTS`] that it bears.
+    /// Those of [`HOSTS`] that it bears, each alone in its prefix.
     pub addresses: Vec<IpAddr>,
+    /// What is to be taken off it.
+    pub unfit: Vec<Unfit>,
     /// Those of [`HOSTS`] that the main table routes over it.
     pub routes: Vec<IpAddr>,
 }
@@ -57,6 +69,11 @@ impl Piece {
         let of_host = |host| [Self::Address(host), Self::Route(host)];
         [Self::Link, Self::Up].into_iter().chain(HOSTS.into_iter().flat_map(of_host))
     }
+
+    /// Whether pods are served without it: the kernel delivers by its local table, and IPv4 is enough.
+    pub(super) const fn is_optional(self) -> bool {
+        matches!(self, Self::Route(_) | Self::Address(IpAddr::V6(_)))
+    }
 }
 
 impl fmt::Display for Piece {
@@ -70,16 +87,33 @@ impl fmt::Display for Piece {
     }
 }
 
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "address {}/{} on {NAME}", self.host, self.prefix)
+    }
+}
+
 impl LinkState {
-    /// Whether `piece` is there.
+    pub(super) fn new(link: Link, addresses: Vec<Address>, routes: Vec<IpAddr>) -> Self {
+        let fits = |address: &Address| address.usable && address.prefix == host_prefix(address.host);
+        let (fit, unfit): (Vec<_>, Vec<_>) = addresses.into_iter().partition(fits);
+        let unfit = unfit.into_iter().map(|Address { host, prefix, .. }| Unfit { host, prefix }).collect();
+        Self { link: Some(link), addresses: fit.into_iter().map(|address| address.host).collect(), unfit, routes }
+    }
+
+    /// Whether `piece` is there, and an address in no other form.
     #[must_use]
     pub fn has(&self, piece: Piece) -> bool {
         match piece {
             Piece::Link => self.link.is_some(),
             Piece::Up => self.link.as_ref().is_some_and(|link| link.up),
-            Piece::Address(host) => self.addresses.contains(&host),
+            Piece::Address(host) => self.addresses.contains(&host) && self.unfit_of(host).next().is_none(),
             Piece::Route(host) => self.routes.contains(&host),
         }
+    }
+
+    pub(super) fn unfit_of(&self, host: IpAddr) -> impl Iterator<Item = Unfit> {
+        self.unfit.iter().copied().filter(move |unfit| unfit.host == host)
     }
 
     /// What is not there; each prints as what it is.
@@ -88,18 +122,9 @@ impl LinkState {
     }
 }
 
-impl From<View> for LinkState {
-    fn from(View { own, addresses, routes, .. }: View) -> Self {
-        let is_own = |index| own.as_ref().is_some_and(|link| link.index == index);
-        let addresses = addresses.iter().filter(|address| is_own(address.link)).map(|address| address.host).collect();
-        Self { link: own, addresses, routes }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::link::view::Address;
 
     #[test]
     fn what_is_missing_is_told_in_the_order_of_making() {
@@ -116,16 +141,24 @@ mod tests {
             ]
         );
         let link = Link { index: 7, name: NAME.into(), kind: Some("dummy".into()), up: false };
-        let state = LinkState { link: Some(link), addresses: HOSTS.into(), routes: vec![HOSTS[1]] };
+        let state = LinkState { link: Some(link), addresses: HOSTS.into(), unfit: Vec::new(), routes: vec![HOSTS[1]] };
         assert_eq!(names(&state), ["link pod-id-link0 up", "main-table route to 169.254.170.23/32 over pod-id-link0"]);
     }
 
     #[test]
-    fn an_address_on_another_link_is_not_on_this_one() {
-        let own = Link { index: 7, name: NAME.into(), kind: Some("dummy".into()), up: true };
-        let addresses = [(1, HOSTS[0]), (7, HOSTS[1])].map(|(link, host)| Address { host, link, usable: true });
-        let view = View { own: Some(own), addresses: addresses.into(), ..View::default() };
-        assert_eq!(LinkState::from(view.clone()).addresses, [HOSTS[1]]);
-        assert!(LinkState::from(View { own: None, ..view }).addresses.is_empty());
+    fn an_address_counts_in_one_form_only() {
+        let state = |host: IpAddr, forms: &[(u8, bool)]| {
+            let link = Link { index: 7, name: NAME.into(), kind: Some("dummy".into()), up: true };
+            let address = |&(prefix, usable)| Address { host, link: 7, prefix, usable };
+            LinkState::new(link, forms.iter().map(address).collect(), Vec::new())
+        };
+        let [ipv4, ipv6] = HOSTS;
+        assert!(state(ipv4, &[(32, true)]).has(Piece::Address(ipv4)) && state(ipv6, &[(128, true)]).has(Piece::Address(ipv6)));
+        for (host, forms) in
+            [(ipv4, &[(16, true)][..]), (ipv4, &[(32, true), (16, true)]), (ipv6, &[(64, true)]), (ipv6, &[(128, false)])]
+        {
+            let state = state(host, forms);
+            assert!(!state.has(Piece::Address(host)) && state.unfit.len() == 1, "{state:?}");
+        }
     }
 }

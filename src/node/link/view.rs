@@ -13,11 +13,15 @@ use crate::node::link::state::{Link, LinkState};
 use crate::node::link::{HOSTS, LinkError, NAME, host_prefix};
 use crate::node::netlink::{Netlink, ip};
 
+/// To the kernel, links begin at 1.
+const ANY_LINK: u32 = 0;
+
 /// An address that was asked for, and the link that bears it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) host: IpAddr,
     pub(super) link: u32,
+    pub(super) prefix: u8,
     /// False while the kernel looks for duplicates of it, and after it has found one.
     pub(super) usable: bool,
 }
@@ -41,15 +45,18 @@ pub(super) fn open() -> Result<Netlink, LinkError> {
 
 /// As far as it concerns the link. Older kernels list more than was asked for, so answers are filtered here.
 impl Netlink {
-    /// The link [`NAME`] and what belongs to it.
+    /// The link [`NAME`] and what belongs to it. Other links may bear thousands of addresses, which are not asked for.
     pub(super) async fn state(&self) -> Result<LinkState, LinkError> {
-        Ok(self.view(&HOSTS).await?.into())
+        let Some(link) = self.own().await? else { return Ok(LinkState::default()) };
+        let addresses = self.addresses(link.index, &HOSTS).await?;
+        let routes = self.routes(link.index, &HOSTS).await?;
+        Ok(LinkState::new(link, addresses, routes))
     }
 
     /// Where `hosts` are.
     pub(super) async fn view(&self, hosts: &[IpAddr]) -> Result<View, LinkError> {
-        let addresses = self.addresses(hosts).await?;
-        let own = self.link(LinkUnspec::new_with_name(NAME).build()).await?;
+        let addresses = self.addresses(ANY_LINK, hosts).await?;
+        let own = self.own().await?;
         let mut others = Vec::new();
         for address in addresses.iter().filter(|address| own.as_ref().is_none_or(|link| link.index != address.link)) {
             others.extend(self.link(LinkUnspec::new_with_index(address.link).build()).await?);
@@ -61,10 +68,21 @@ impl Netlink {
         Ok(View { own, others, addresses, routes })
     }
 
-    async fn addresses(&self, hosts: &[IpAddr]) -> Result<Vec<Address>, LinkError> {
-        let messages = self.handle.address().get().execute();
-        let known: Vec<_> = messages.try_collect().await.map_err(LinkError::kernel("read this node's addresses"))?;
-        Ok(known.iter().filter_map(address).filter(|address| hosts.contains(&address.host)).collect())
+    async fn own(&self) -> Result<Option<Link>, LinkError> {
+        self.link(LinkUnspec::new_with_name(NAME).build()).await
+    }
+
+    /// Those of `hosts` that `link` bears; none where it is gone by now.
+    async fn addresses(&self, link: u32, hosts: &[IpAddr]) -> Result<Vec<Address>, LinkError> {
+        let mut request = self.handle.address().get();
+        request.message_mut().header.index = link;
+        let messages = request.execute().try_collect::<Vec<_>>().await;
+        let known = match messages.map_err(LinkError::kernel("read this node's addresses")) {
+            Err(error) if error.errno() == Some(Errno::ENODEV) => Vec::new(),
+            messages => messages?,
+        };
+        let is_wanted = |address: &Address| hosts.contains(&address.host) && [ANY_LINK, address.link].contains(&link);
+        Ok(known.iter().filter_map(address).filter(is_wanted).collect())
     }
 
     /// The one link that `wanted` names, by index or name.
@@ -109,7 +127,8 @@ pub(super) fn address(message: &AddressMessage) -> Option<Address> {
     }
     let duplicate = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
     let usable = !message.header.flags.intersects(duplicate);
-    Some(Address { host: local.or(address)?, link: message.header.index, usable })
+    let header = &message.header;
+    Some(Address { host: local.or(address)?, link: header.index, prefix: header.prefix_len, usable })
 }
 
 /// The one address to which a route of the main table leads; `None` for routes to wider prefixes or in other tables.
