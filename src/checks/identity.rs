@@ -2,6 +2,7 @@
 
 use aws_config::SdkConfig;
 use aws_credential_types::provider::ProvideCredentials;
+use aws_credential_types::provider::error::CredentialsError;
 use tokio::time::{Instant, timeout_at};
 
 use crate::checks::{Check, Finding};
@@ -35,8 +36,20 @@ async fn credentials(config: &Config, aws: &Aws, sdk: &SdkConfig, context: &Cont
     let Some(source) = sdk.credentials_provider() else { return failed("there is no source of them".to_owned()) };
     match timeout_at(deadline, source.provide_credentials()).await {
         Err(_) => failed("their source does not answer".to_owned()),
-        Ok(Err(error)) => failed(credentials_cause(&error)),
+        Ok(Err(error)) => without(&config.node_credentials, &error),
         Ok(Ok(_)) => loaded(aws, context).unwrap_or_else(failed),
+    }
+}
+
+/// Where no source of the SDK's chain has credentials, it lists what each lacks.
+fn without(source: &Source, error: &CredentialsError) -> Finding {
+    let (cause, remedy) = (credentials_cause(error), remedy(source));
+    match (source, error) {
+        (Source::Standard, CredentialsError::CredentialsNotLoaded(_)) => {
+            let detail = "no source has any (what each lacks: --verbosity debug)";
+            Finding { cause: Some(cause), ..Finding::failed(Check::Credentials, detail, remedy) }
+        }
+        _ => Finding::failed(Check::Credentials, cause, remedy),
     }
 }
 
@@ -57,8 +70,8 @@ fn loaded(aws: &Aws, context: &Context) -> Result<Finding, String> {
 fn remedy(source: &Source) -> String {
     match source {
         Source::Standard => {
-            "give the node an instance profile that its metadata service tells of to host processes, or the agent \
-                             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a token file, as for any AWS SDK"
+            "give the node an instance profile and let the agent reach the metadata service (IMDS), or give the agent \
+             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a token file, as for any AWS SDK"
                 .to_owned()
         }
         Source::RotatedFile(path) => {

@@ -1,14 +1,17 @@
 //! The keys of token issuers: a finding for each source of each issuer.
 
+use std::path::Path;
+
 use tokio::time::Instant;
 
 use crate::checks::{Check, Finding, Outcome};
 use crate::config::Config;
 use crate::observe::Context;
 use crate::token::survey::survey;
-use crate::token::{Access, IssuerStatus, Mode, SourceStatus};
+use crate::token::{Access, IssuerStatus, KeySource, Mode, SourceStatus};
 
 const REMEDY: &str = "let this node reach it (security group, HTTPS_PROXY, AWS_CA_BUNDLE), or name other keys: --issuer ISS=KEYS";
+const FILE_REMEDY: &str = "mount a JWKS (RFC 7517) there that the agent may read, or name other keys: --issuer ISS=KEYS";
 
 /// Asks every source once.
 pub(super) async fn check(config: &Config, access: Access, context: &Context, deadline: Instant) -> Vec<Finding> {
@@ -18,7 +21,13 @@ pub(super) async fn check(config: &Config, access: Access, context: &Context, de
     let status = survey(&config.token, access, context, deadline).await;
     let severity = severity(&status.issuers, config.token.mode);
     let found = status.issuers.iter().flat_map(|issuer| issuer.sources.iter().map(move |source| (issuer, source)));
-    found.map(|(issuer, source)| finding(issuer, source, severity)).collect()
+    found.map(|(issuer, source)| finding(issuer, source, severity, remedy(config, &source.source))).collect()
+}
+
+fn remedy(config: &Config, source: &str) -> &'static str {
+    let mut sources = config.token.issuers.iter().flat_map(|issuer| &issuer.sources);
+    let is_file = sources.any(|known| matches!(known, KeySource::File(path) if path == Path::new(source)));
+    if is_file { FILE_REMEDY } else { REMEDY }
 }
 
 /// How bad it is that a source gives no keys: not very, as long as tokens can be verified by other means.
@@ -27,7 +36,7 @@ fn severity(issuers: &[IssuerStatus], mode: Mode) -> Outcome {
     if any || mode == Mode::Auto { Outcome::Warning } else { Outcome::Failed }
 }
 
-fn finding(issuer: &IssuerStatus, source: &SourceStatus, severity: Outcome) -> Finding {
+fn finding(issuer: &IssuerStatus, source: &SourceStatus, severity: Outcome, remedy: &str) -> Finding {
     let whose = issuer.issuer.as_deref().unwrap_or("the issuer, which is not known yet");
     if source.keys > 0 {
         return Finding::ok(Check::Keys, format!("{} of {whose}, from {}", source.keys, source.source));
@@ -38,7 +47,7 @@ fn finding(issuer: &IssuerStatus, source: &SourceStatus, severity: Outcome) -> F
     let until =
         if severity == Outcome::Warning && issuer.keys == 0 { "; EKS Auth alone verifies tokens until it does" } else { "" };
     let detail = format!("none of {whose}: {place}{error}{until}");
-    Finding { outcome: severity, ..Finding::failed(Check::Keys, detail, REMEDY) }
+    Finding { outcome: severity, ..Finding::failed(Check::Keys, detail, remedy) }
 }
 
 #[cfg(test)]
@@ -60,7 +69,7 @@ mod tests {
         let (none, half) = (issuer(vec![source(0)]), issuer(vec![source(0), source(2)]));
         let outcome = |issuer: &IssuerStatus, mode| {
             let severity = severity(std::slice::from_ref(issuer), mode);
-            finding(issuer, &issuer.sources[0], severity)
+            finding(issuer, &issuer.sources[0], severity, REMEDY)
         };
         assert_eq!(outcome(&none, Mode::Local).outcome, Outcome::Failed);
         assert_eq!(outcome(&half, Mode::Local).outcome, Outcome::Warning);
@@ -69,6 +78,6 @@ mod tests {
             delegated.outcome == Outcome::Warning && delegated.detail.ends_with("EKS Auth alone verifies tokens until it does")
         );
         assert!(!outcome(&half, Mode::Auto).detail.contains("EKS Auth"));
-        assert_eq!(finding(&half, &half.sources[1], Outcome::Failed).outcome, Outcome::Ok);
+        assert_eq!(finding(&half, &half.sources[1], Outcome::Failed, REMEDY).outcome, Outcome::Ok);
     }
 }

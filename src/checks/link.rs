@@ -1,5 +1,6 @@
 //! Where the addresses are that are served: on which link, whether that is up, and whether the main table leads there.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,6 +13,12 @@ use crate::node::link::{HOSTS, NAME};
 
 /// The kernel answers within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Of the network namespace of whoever reads it.
+const NO_IPV6: &str = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
+
+pub(super) const SWITCH_ON: &str = "nothing to do if pods use IPv4, which has to be served then; else switch it on (sysctl \
+                                    net.ipv6.conf.all.disable_ipv6=0) and run `credlet initialize`";
 
 const BY_HAND: &str = "see for yourself: ip address show";
 
@@ -28,12 +35,27 @@ pub(super) async fn check(front: &front::Config) -> Vec<Finding> {
     }
 }
 
+/// Whether the kernel has IPv6 and it is not switched off, as far as that can be read.
+fn has_ipv6() -> bool {
+    match std::fs::read_to_string(NO_IPV6) {
+        Ok(text) => text.trim() != "1",
+        Err(error) => error.kind() != ErrorKind::NotFound,
+    }
+}
+
+pub(super) fn without_ipv6(host: IpAddr) -> String {
+    format!("{host} is not there: IPv6 is off on this node")
+}
+
 fn finding(host: IpAddr, presence: &Presence, front: &front::Config) -> Finding {
     let severity = if front.requires(host) { Outcome::Failed } else { Outcome::Warning };
     let bad = |outcome, detail| Finding { outcome, ..Finding::failed(Check::Link, detail, remedy(host)) };
     match presence.trouble(host) {
         None => Finding::ok(Check::Link, place(host, presence)),
         Some(Trouble::Unknown(_)) => bad(Outcome::Warning, format!("whether {host} is on this node can't be told")),
+        Some(Trouble::Absent(_)) if host.is_ipv6() && !has_ipv6() => {
+            Finding { outcome: severity, ..Finding::failed(Check::Link, without_ipv6(host), SWITCH_ON) }
+        }
         Some(Trouble::Absent(_)) if matches!(presence, Presence::Absent { has_link: false }) && HOSTS.contains(&host) => {
             bad(severity, format!("{host} is not on this node, and there is no link {NAME}"))
         }

@@ -75,6 +75,9 @@ pub struct Finding {
     pub outcome: Outcome,
     /// What was seen.
     pub detail: String,
+    /// All that is known of why, where that is too long for a line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
@@ -82,15 +85,24 @@ pub struct Finding {
 
 impl Finding {
     fn ok(check: Check, detail: impl Into<String>) -> Self {
-        Self { check, outcome: Outcome::Ok, detail: detail.into(), remedy: None }
+        Self { check, outcome: Outcome::Ok, detail: detail.into(), cause: None, remedy: None }
     }
 
     fn warning(check: Check, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { check, outcome: Outcome::Warning, detail: detail.into(), remedy: Some(remedy.into()) }
+        Self { check, outcome: Outcome::Warning, detail: detail.into(), cause: None, remedy: Some(remedy.into()) }
     }
 
     fn failed(check: Check, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { outcome: Outcome::Failed, ..Self::warning(check, detail, remedy) }
+    }
+
+    /// The same, of which another line tells the cause.
+    fn referring(self, cause: &str) -> Self {
+        if !self.detail.contains(cause) {
+            return self;
+        }
+        let detail = self.detail.replace(cause, "see the line of the node's credentials");
+        Self { detail, cause: Some(cause.to_owned()), remedy: Some("mend those first".to_owned()), ..self }
     }
 }
 
@@ -112,7 +124,16 @@ pub async fn run(config: &Config, access: Access, context: &Context) -> Vec<Find
         keys::check(config, access.clone(), context, deadline),
         permissions::check(config, &exchanges, &access, context, deadline),
     );
-    [configuration(config), ports, link, identity, keys, permissions].concat()
+    let needing = refer(&identity, [keys, permissions].concat());
+    [configuration(config), ports, link, identity, needing].concat()
+}
+
+/// Why there are no credentials is told once, and whatever needs them refers to that.
+fn refer(identity: &[Finding], needing: Vec<Finding>) -> Vec<Finding> {
+    let lacks = |finding: &&Finding| finding.check == Check::Credentials && finding.outcome == Outcome::Failed;
+    let Some(credentials) = identity.iter().find(lacks) else { return needing };
+    let cause = credentials.cause.as_ref().unwrap_or(&credentials.detail);
+    needing.into_iter().map(|finding| finding.referring(cause)).collect()
 }
 
 fn configuration(config: &Config) -> Vec<Finding> {

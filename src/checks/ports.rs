@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use crate::admin::status::ask;
+use crate::checks::link::{SWITCH_ON, without_ipv6};
 use crate::checks::{Check, Finding};
 use crate::config::Config;
 use crate::front::holder;
@@ -61,7 +62,8 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
     let required = |address: &SocketAddr| config.front.requires(address.ip());
     let served = claims.iter().filter_map(|(address, claim)| served(*address, claim, agent.as_ref(), required(address)));
     let own = [of_agent(agent.as_ref(), run_dir), right(&claims)];
-    own.into_iter().chain(served).chain(operators(config, agent.as_ref())).collect()
+    let beside = claims.iter().any(|(address, claim)| is_taken(*address, claim, agent.as_ref()));
+    own.into_iter().chain(served).chain(operators(config, agent.as_ref(), beside)).collect()
 }
 
 fn of_agent(agent: Option<&Agent>, run_dir: &Path) -> Finding {
@@ -90,30 +92,32 @@ fn right(claims: &[(SocketAddr, io::Result<()>)]) -> Finding {
     }
 }
 
+/// Whether somebody else than the agent that runs here serves pods.
+fn is_taken(address: SocketAddr, claim: &io::Result<()>, agent: Option<&Agent>) -> bool {
+    let taken = claim.as_ref().is_err_and(|error| obstacle(error) == Obstacle::Taken);
+    taken && !agent.is_some_and(|agent| agent.holds(address))
+}
+
 /// An address for pods; `None` where [`right`] says it all.
 fn served(address: SocketAddr, claim: &io::Result<()>, agent: Option<&Agent>, required: bool) -> Option<Finding> {
     let Err(error) = claim else { return Some(Finding::ok(Check::Port, format!("{address} is free"))) };
     Some(match obstacle(error) {
         Obstacle::NoRight => return None,
-        Obstacle::Taken if agent.is_some_and(|agent| agent.holds(address)) => {
-            Finding::ok(Check::Port, format!("{address} is held by the agent that runs here"))
-        }
-        Obstacle::Taken => Finding::failed(
+        Obstacle::Taken if is_taken(address, claim, agent) => Finding::failed(
             Check::Port,
             held(address),
             "end it, as by removing the EKS Pod Identity Agent: the port is served the moment it is free",
         ),
-        Obstacle::Absent if !required => {
-            Finding::warning(Check::Port, format!("{address}: {error}"), "nothing, if pods use IPv4; else give the node IPv6")
-        }
+        Obstacle::Taken => Finding::ok(Check::Port, format!("{address} is held by the agent that runs here")),
+        Obstacle::Absent if !required => Finding::warning(Check::Port, without_ipv6(address.ip()), SWITCH_ON),
         Obstacle::Absent | Obstacle::Other => {
             Finding::failed(Check::Port, format!("{address}: {error}"), "compare --bind-hosts with the node's addresses")
         }
     })
 }
 
-/// Ports that only operators ask: pods do without.
-fn operators(config: &Config, agent: Option<&Agent>) -> Vec<Finding> {
+/// Ports that only operators ask: pods do without. One who serves pods `beside` this agent holds them too, as long as it runs.
+fn operators(config: &Config, agent: Option<&Agent>, beside: bool) -> Vec<Finding> {
     let probes = config.admin.probe_addresses().map(|address| ("probe-port", address));
     let metrics = config.admin.metrics.map(|address| ("metrics-port", address));
     let lost = |address: &SocketAddr| {
@@ -121,7 +125,11 @@ fn operators(config: &Config, agent: Option<&Agent>) -> Vec<Finding> {
         taken && !agent.is_some_and(|agent| agent.has(*address))
     };
     let lost = probes.into_iter().chain(metrics).filter(|(_, address)| address.port() != 0 && lost(address));
-    lost.map(|(flag, address)| Finding::warning(Check::Port, held(address), format!("choose another --{flag}"))).collect()
+    let remedy = |flag| match beside {
+        true => format!("none if that is the agent that credlet replaces: served the moment it is free; else another --{flag}"),
+        false => format!("choose another --{flag}"),
+    };
+    lost.map(|(flag, address)| Finding::warning(Check::Port, held(address), remedy(flag))).collect()
 }
 
 fn held(address: SocketAddr) -> String {

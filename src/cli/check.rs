@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
+use tracing::level_filters::LevelFilter;
 
 use crate::app::access;
 use crate::base::clock::Clock;
@@ -28,15 +29,16 @@ pub(super) struct CheckFlags {
 }
 
 pub(super) fn main(flags: &CheckFlags) -> anyhow::Result<ExitCode> {
-    let (findings, code) = match Config::of_server(&flags.server, &|name| std::env::var(name).ok()) {
+    let (findings, code, causes) = match Config::of_server(&flags.server, &|name| std::env::var(name).ok()) {
         Ok(config) => {
+            let causes = config.logging.level >= LevelFilter::DEBUG;
             let findings = run(findings(config))?;
             let failed = findings.iter().any(|finding| finding.outcome == Outcome::Failed);
-            (findings, if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+            (findings, if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }, causes)
         }
-        Err(faults) => (checks::of_faults(faults), USAGE.into()),
+        Err(faults) => (checks::of_faults(faults), USAGE.into(), false),
     };
-    let text = if flags.json { format!("{:#}\n", serde_json::to_value(&findings)?) } else { lines(&findings) };
+    let text = if flags.json { format!("{:#}\n", serde_json::to_value(&findings)?) } else { lines(&findings, causes) };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(code)
 }
@@ -49,13 +51,14 @@ async fn findings(config: Config) -> anyhow::Result<Vec<Finding>> {
     Ok(checks::run(&config, access, &context).await)
 }
 
-/// Outcome, check, detail, remedy: aligned, and a line each whatever an error says.
-fn lines(findings: &[Finding]) -> String {
+/// Outcome, check, detail, remedy: aligned, and a line each whatever an error says. With `causes`, long ones are told, too.
+fn lines(findings: &[Finding], causes: bool) -> String {
     let mut out = String::new();
-    for Finding { check, outcome, detail, remedy } in findings {
+    for Finding { check, outcome, detail, cause, remedy } in findings {
         let (outcome, check): (&str, &str) = (outcome.into(), check.into());
         let remedy = remedy.as_deref().map(|remedy| format!(". Remedy: {remedy}")).unwrap_or_default();
-        let told = format!("{detail}{remedy}");
+        let cause = cause.as_deref().filter(|_| causes).map(|cause| format!(" ({cause})")).unwrap_or_default();
+        let told = format!("{detail}{cause}{remedy}");
         let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
         let _ = writeln!(out, "{outcome:7}  {check:13}  {told}");
     }

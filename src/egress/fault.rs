@@ -41,6 +41,10 @@ const CALLER_REFUSED: [&str; 10] = [
     "OptInRequired",
 ];
 
+/// Codes by which any service refuses the credentials that signed, and not how they were used: they have ended, or are not known.
+pub(crate) const CREDENTIALS_REFUSED: [&str; 4] =
+    ["ExpiredToken", "ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId"];
+
 /// An error answer, reduced to what decides.
 #[derive(Debug)]
 pub struct Answer<'a> {
@@ -154,6 +158,12 @@ impl<'a> Answer<'a> {
     #[must_use]
     pub fn refuses_caller(&self) -> bool {
         CALLER_REFUSED.contains(&self.code)
+    }
+
+    /// Whether it is of the credentials that signed. A service's own table comes first: its codes may be of another token.
+    #[must_use]
+    pub fn refuses_credentials(&self) -> bool {
+        CREDENTIALS_REFUSED.contains(&self.code)
     }
 
     /// A refusal of identity or role.

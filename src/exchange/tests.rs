@@ -59,7 +59,7 @@ async fn every_modelled_error_is_what_its_documentation_says() {
         (400, "AccessDeniedException", "denied"),
         (400, "ExpiredTokenException", "misconfigured"),
         (403, "ExpiredTokenException", "misconfigured"),
-        (403, "AccessDeniedException", "misconfigured"),
+        (403, "AccessDeniedException", "denied"),
         (403, "UnrecognizedClientException", "misconfigured"),
         (400, "UnrecognizedClientException", "misconfigured"),
         (403, "InvalidSignatureException", "misconfigured"),
@@ -92,8 +92,10 @@ async fn an_expired_token_is_the_pods_fault_only_while_nobody_here_knows_better(
 #[tokio::test]
 async fn a_node_that_may_not_call_is_not_the_pods_fault() {
     let message = r#"{"message":"User: arn:aws:sts::1:assumed-role/node/i is not authorized to perform: eks-auth:AssumeRoleForPodIdentity on resource: x"}"#;
-    let answer = Answer::http(400, "x-amzn-errortype: AccessDeniedException\r\n", message);
-    assert_eq!(kind(&answered(answer, verified()).await.unwrap_err()), "misconfigured");
+    for status in [400, 403] {
+        let answer = Answer::http(status, "x-amzn-errortype: AccessDeniedException\r\n", message);
+        assert_eq!(kind(&answered(answer, verified()).await.unwrap_err()), "misconfigured", "{status}");
+    }
 }
 
 #[tokio::test]

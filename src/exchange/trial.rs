@@ -25,6 +25,9 @@ const TOKEN: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImNyZWRsZXQtY2hlY2siLCJ0eXAiOiJ
      AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\
      AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
+const NOT_ACCEPTED: &str = "renew the node's credentials: AWS does not accept them, since they have expired, were deleted, or are of \
+                            another partition than the region";
+
 /// A role to ask for; account and role are nobody's.
 const ROLE: &str = "arn:aws:iam::000000000000:role/credlet-check";
 
@@ -98,12 +101,13 @@ enum Verdict {
 fn eks_auth(answer: &Answer<'_>, cluster: &str) -> Verdict {
     match (answer.status, answer.code) {
         (400, "InvalidTokenException" | "ExpiredTokenException") => Verdict::OfToken,
-        (400, "AccessDeniedException") => Verdict::Failed(answer.denied_with(
+        (400 | 403, "AccessDeniedException") => Verdict::Failed(answer.denied_with(
             "allow eks-auth:AssumeRoleForPodIdentity to the node's role: AmazonEKSWorkerNodePolicy does".to_owned(),
         )),
         (400 | 404, "ResourceNotFoundException") => Verdict::Failed(answer.denied_with(format!(
             "the node's account and region have no cluster {cluster}: compare --cluster-name and AWS_REGION"
         ))),
+        _ if answer.refuses_credentials() => Verdict::Failed(answer.denied_with(NOT_ACCEPTED.to_owned())),
         _ => Verdict::Unknown,
     }
 }

@@ -14,7 +14,7 @@ use crate::base::clock::{Clock, Now};
 use crate::domain::mint::{Failure, Urgency};
 use crate::egress::EgressError;
 use crate::egress::aws::Aws;
-use crate::egress::fault::{AwsError, own_failure};
+use crate::egress::fault::{AwsError, CREDENTIALS_REFUSED, own_failure};
 use crate::limits::upstream::UpstreamBudget;
 use crate::observe::metrics::Operation;
 
@@ -70,6 +70,9 @@ where
         }
         Some("ResourceNotFoundException") => {
             format!("the node's account and region have no cluster {cluster}: compare --cluster-name")
+        }
+        Some(code) if CREDENTIALS_REFUSED.contains(&code) => {
+            "AWS does not accept the node's credentials: they have expired, were deleted, or are of another partition".to_owned()
         }
         _ => return own_failure(error, now),
     };

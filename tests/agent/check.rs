@@ -134,9 +134,30 @@ async fn no_credentials() {
     let checked = check_with(&cloud, without).await;
     assert_eq!(checked.code, Some(1));
     assert!(checked.line("failed", "credentials").contains("Remedy: give the node an instance profile"), "{}", checked.text);
-    assert!(checked.line("failed", "permission").contains("no credentials"), "{}", checked.text);
+    let permission = "no credentials: see the line of the node's credentials. Remedy: mend those first";
+    assert!(checked.line("failed", "permission").contains(permission), "{}", checked.text);
     let file = check_with(&cloud, |setup| without(setup).flag("rotate-credentials", "true")).await;
     assert!(file.line("failed", "credentials").contains("Remedy: let SSM or IAM Roles Anywhere write"), "{}", file.text);
+    assert!(file.line("failed", "permission").contains(permission), "{}", file.text);
+}
+
+#[tokio::test]
+async fn what_each_source_of_credentials_lacks_is_told_on_request() {
+    const CHAIN: &str = "WebIdentityToken: the credential provider was not enabled";
+    let cloud = cloud().await;
+    let without = |setup: Setup| {
+        setup.without_variable("AWS_ACCESS_KEY_ID").without_variable("AWS_SECRET_ACCESS_KEY").without_flag("issuer")
+    };
+    let checked = check_with(&cloud, without).await;
+    assert!(checked.line("failed", "credentials").contains("no source has any"), "{}", checked.text);
+    assert_eq!(checked.text.matches("see the line of the node's credentials").count(), 3, "{}", checked.text);
+    assert_eq!(checked.text.matches(CHAIN).count(), 0, "{}", checked.text);
+    let debug = check_with(&cloud, |setup| without(setup).flag("verbosity", "debug")).await;
+    assert!(debug.line("failed", "credentials").contains(CHAIN), "{}", debug.text);
+    let json = check_with(&cloud, |setup| without(setup).line(&[CREDLET, "check", "--json"])).await;
+    let document: Value = serde_json::from_str(&json.text).unwrap();
+    let credentials = document.as_array().unwrap().iter().find(|finding| finding["check"] == "credentials").unwrap();
+    assert!(credentials["cause"].as_str().unwrap().contains(CHAIN), "{}", json.text);
 }
 
 #[tokio::test]
@@ -173,6 +194,8 @@ async fn permissions_missing() {
     let message = "User: arn:aws:sts::1:assumed-role/node is not authorized to perform: eks-auth:AssumeRoleForPodIdentity";
     cloud.script().always(Operation::EksAuth, Fault { message: message.into(), ..Fault::access_denied() }.into());
     check_with(&cloud, |setup| setup).await.fails("permission", &["is refused", "AmazonEKSWorkerNodePolicy"]);
+    cloud.script().always(Operation::EksAuth, Fault::new(403, "AccessDeniedException", message).into());
+    check_with(&cloud, |setup| setup).await.fails("permission", &["status 403", "AmazonEKSWorkerNodePolicy"]);
     cloud.script().always(Operation::EksAuth, Fault::throttling().into());
     check_with(&cloud, |setup| setup).await.warns("permission", "can't be told: AWS throttles");
     cloud.script().always(Operation::EksAuth, Fault::invalid_parameter().into());
@@ -183,6 +206,22 @@ async fn permissions_missing() {
     let secret = check_with(&cloud, |setup| setup.variable("AWS_SECRET_ACCESS_KEY", "wrong")).await;
     secret.fails("permission", &["InvalidSignatureException", "mend region, credentials and clock"]);
     assert!(!secret.text.contains("wrong"));
+}
+
+#[tokio::test]
+async fn credentials_that_aws_does_not_accept() {
+    let cloud = cloud().await;
+    for fault in [Fault::expired_caller(), Fault::unrecognized_client(), Fault::new(403, "InvalidClientTokenId", "upstream text")]
+    {
+        cloud.script().always(Operation::EksAuth, fault.clone().into());
+        cloud.script().always(Operation::DescribeCluster, fault.clone().into());
+        let refused = check_with(&cloud, |setup| setup.without_flag("issuer")).await;
+        let permission = refused.line("failed", "permission");
+        assert!(permission.contains(&fault.code) && permission.contains("renew the node's credentials: AWS"), "{}", refused.text);
+        assert!(refused.line("warning", "permission").contains("AWS does not accept the node's credentials"), "{}", refused.text);
+        refused.line("ok", "credentials");
+        assert!(!refused.text.contains(&fault.message), "{}", refused.text);
+    }
 }
 
 #[tokio::test]
@@ -213,6 +252,15 @@ async fn keys_away() {
     cloud.script().always(Operation::Jwks, Behaviour::Hang);
     let hangs = check_with(&cloud, |setup| setup.flag("token-verification", "local")).await;
     hangs.fails("keys", &["timed out"]);
+}
+
+#[tokio::test]
+async fn a_file_of_keys_that_can_not_be_read() {
+    let cloud = cloud().await;
+    let of_file = |setup: Setup| setup.without_flag("issuer").flag("issuer", "https://a.example=/nowhere/keys.json");
+    let local = check_with(&cloud, |setup| of_file(setup).flag("token-verification", "local")).await;
+    local.fails("keys", &["/nowhere/keys.json: No such file", "Remedy: mount a JWKS"]);
+    assert!(!local.line("failed", "keys").contains("HTTPS_PROXY"), "{}", local.text);
 }
 
 #[tokio::test]
@@ -256,7 +304,10 @@ async fn a_port_that_another_process_holds() {
         "port",
         &[&format!("{} is held by another process, of uid {uid}", addresses.credentials), "the moment it is free"],
     );
-    drop(holder);
+    let metrics = TcpListener::bind(addresses.metrics).await.unwrap();
+    let both = checked(setup.clone()).await;
+    assert!(both.line("warning", "port").contains("served the moment it is free"), "{}", both.text);
+    drop((holder, metrics));
     let _holder = TcpListener::bind(addresses.metrics).await.unwrap();
     let metrics = checked(setup).await;
     let line = metrics.text.lines().find(|line| line.starts_with("warning  port")).unwrap();

@@ -100,3 +100,18 @@ fn a_port_that_another_process_holds() {
         assert!(failed[0].contains("169.254.170.23:80 is held by another process, of uid 4242. Remedy: end it"), "{text}");
     });
 }
+
+#[test]
+fn ipv6_switched_off_needs_nothing_where_pods_use_ipv4() {
+    on_a_node(async |node| {
+        // This thread's own network namespace is what it shows.
+        std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+        let (code, text) = check(&node, &[]).await;
+        assert_eq!(code, Some(0), "{text}");
+        for line in [lines(&text, "warning  link"), lines(&text, "warning  port")] {
+            assert_eq!(line.len(), 1, "{text}");
+            let told = "fd00:ec2::23 is not there: IPv6 is off on this node. Remedy: nothing to do if pods use IPv4";
+            assert!(line[0].contains(told), "{text}");
+        }
+    });
+}
