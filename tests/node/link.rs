@@ -10,6 +10,7 @@ use credlet::node::link::state::inspect;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use procfs::net::{TcpNetEntries, TcpState};
+use procfs::process::Process;
 use procfs::{FromReadSI, current_system_info};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
@@ -78,6 +79,15 @@ impl Keeper {
 
     fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.process.id().unwrap().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Returns once it takes no more news.
+    async fn stand_still(&self) {
+        self.signal(Signal::SIGSTOP);
+        let process = Process::new(self.process.id().unwrap().try_into().unwrap()).unwrap();
+        while process.stat().unwrap().state != 'T' {
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     async fn end(mut self, signal: Signal) -> Option<i32> {
@@ -299,7 +309,7 @@ fn dropped_news() -> u64 {
 fn news_that_the_kernel_dropped_are_made_up_for() {
     on_a_bare_node(async |node| {
         let keeper = Keeper::start(&node).await;
-        keeper.signal(Signal::SIGSTOP);
+        keeper.stand_still().await;
         flood(&node).await;
         assert!(dropped_news() > 0);
         ip("address delete fd00:ec2::23/128 dev pod-id-link0");
