@@ -101,7 +101,7 @@ impl Finding {
         if !self.detail.contains(cause) {
             return self;
         }
-        let detail = self.detail.replace(cause, "see the line of the node's credentials");
+        let detail = self.detail.replace(cause, "the line `credentials` tells why");
         Self { detail, cause: Some(cause.to_owned()), remedy: Some("mend those first".to_owned()), ..self }
     }
 }

@@ -133,8 +133,12 @@ async fn no_credentials() {
     let without = |setup: Setup| setup.without_variable("AWS_ACCESS_KEY_ID").without_variable("AWS_SECRET_ACCESS_KEY");
     let checked = check_with(&cloud, without).await;
     assert_eq!(checked.code, Some(1));
-    assert!(checked.line("failed", "credentials").contains("Remedy: give the node an instance profile"), "{}", checked.text);
-    let permission = "no credentials: see the line of the node's credentials. Remedy: mend those first";
+    assert!(
+        checked.line("failed", "credentials").contains("Remedy: give the node an instance profile and let the agent reach"),
+        "{}",
+        checked.text
+    );
+    let permission = "no credentials: the line `credentials` tells why. Remedy: mend those first";
     assert!(checked.line("failed", "permission").contains(permission), "{}", checked.text);
     let file = check_with(&cloud, |setup| without(setup).flag("rotate-credentials", "true")).await;
     assert!(file.line("failed", "credentials").contains("Remedy: let SSM or IAM Roles Anywhere write"), "{}", file.text);
@@ -150,7 +154,7 @@ async fn what_each_source_of_credentials_lacks_is_told_on_request() {
     };
     let checked = check_with(&cloud, without).await;
     assert!(checked.line("failed", "credentials").contains("no source has any"), "{}", checked.text);
-    assert_eq!(checked.text.matches("see the line of the node's credentials").count(), 3, "{}", checked.text);
+    assert_eq!(checked.text.matches("the line `credentials` tells why").count(), 3, "{}", checked.text);
     assert_eq!(checked.text.matches(CHAIN).count(), 0, "{}", checked.text);
     let debug = check_with(&cloud, |setup| without(setup).flag("verbosity", "debug")).await;
     assert!(debug.line("failed", "credentials").contains(CHAIN), "{}", debug.text);
