@@ -22,7 +22,7 @@ const STEADY: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(500);
 /// Pods start one after the other, half a second each.
 const START_LIMIT: Duration = Duration::from_secs(300);
-/// Half of the chart's `resources.limits.memory`.
+/// A quarter of the chart's `resources.limits.memory`, most of which is for connections that never come to a request.
 const MOST_KIB: u64 = 64 * 1024;
 
 pub(crate) async fn full_node(world: Arc<World>) -> anyhow::Result<()> {
