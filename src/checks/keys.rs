@@ -19,9 +19,8 @@ pub(super) async fn check(config: &Config, access: Access, context: &Context, de
         return vec![Finding::ok(Check::Keys, "none are needed: EKS Auth verifies tokens")];
     }
     let status = survey(&config.token, access, context, deadline).await;
-    let severity = severity(&status.issuers, config.token.mode);
     let found = status.issuers.iter().flat_map(|issuer| issuer.sources.iter().map(move |source| (issuer, source)));
-    found.map(|(issuer, source)| finding(issuer, source, severity, remedy(config, &source.source))).collect()
+    found.map(|(issuer, source)| finding(issuer, source, config.token.mode, remedy(config, &source.source))).collect()
 }
 
 fn remedy(config: &Config, source: &str) -> &'static str {
@@ -30,13 +29,9 @@ fn remedy(config: &Config, source: &str) -> &'static str {
     if is_file { FILE_REMEDY } else { REMEDY }
 }
 
-/// How bad it is that a source gives no keys: not very, as long as tokens can be verified by other means.
-fn severity(issuers: &[IssuerStatus], mode: Mode) -> Outcome {
-    let any = issuers.iter().any(|issuer| issuer.keys > 0);
-    if any || mode == Mode::Auto { Outcome::Warning } else { Outcome::Failed }
-}
-
-fn finding(issuer: &IssuerStatus, source: &SourceStatus, severity: Outcome, remedy: &str) -> Finding {
+/// That a source gives no keys is not that bad, as long as tokens of its issuer can be verified by other means.
+fn finding(issuer: &IssuerStatus, source: &SourceStatus, mode: Mode, remedy: &str) -> Finding {
+    let outcome = if issuer.keys > 0 || mode == Mode::Auto { Outcome::Warning } else { Outcome::Failed };
     let whose = issuer.issuer.as_deref().unwrap_or("the issuer, which is not known yet");
     if source.keys > 0 {
         return Finding::ok(Check::Keys, format!("{} of {whose}, from {}", source.keys, source.source));
@@ -45,9 +40,9 @@ fn finding(issuer: &IssuerStatus, source: &SourceStatus, severity: Outcome, reme
     // Errors name their URL as a rule.
     let place = if error.contains(&source.source) { String::new() } else { format!("{}: ", source.source) };
     let until =
-        if severity == Outcome::Warning && issuer.keys == 0 { "; EKS Auth alone verifies tokens until it does" } else { "" };
+        if outcome == Outcome::Warning && issuer.keys == 0 { "; EKS Auth alone verifies tokens until it does" } else { "" };
     let detail = format!("none of {whose}: {place}{error}{until}");
-    Finding { outcome: severity, ..Finding::failed(Check::Keys, detail, remedy) }
+    Finding { outcome, ..Finding::failed(Check::Keys, detail, remedy) }
 }
 
 #[cfg(test)]
@@ -67,10 +62,7 @@ mod tests {
     #[test]
     fn a_source_is_missed_only_where_nothing_else_verifies() {
         let (none, half) = (issuer(vec![source(0)]), issuer(vec![source(0), source(2)]));
-        let outcome = |issuer: &IssuerStatus, mode| {
-            let severity = severity(std::slice::from_ref(issuer), mode);
-            finding(issuer, &issuer.sources[0], severity, REMEDY)
-        };
+        let outcome = |issuer: &IssuerStatus, mode| finding(issuer, &issuer.sources[0], mode, REMEDY);
         assert_eq!(outcome(&none, Mode::Local).outcome, Outcome::Failed);
         assert_eq!(outcome(&half, Mode::Local).outcome, Outcome::Warning);
         let delegated = outcome(&none, Mode::Auto);
@@ -78,6 +70,6 @@ mod tests {
             delegated.outcome == Outcome::Warning && delegated.detail.ends_with("EKS Auth alone verifies tokens until it does")
         );
         assert!(!outcome(&half, Mode::Auto).detail.contains("EKS Auth"));
-        assert_eq!(finding(&half, &half.sources[1], Outcome::Failed, REMEDY).outcome, Outcome::Ok);
+        assert_eq!(finding(&half, &half.sources[1], Mode::Local, REMEDY).outcome, Outcome::Ok);
     }
 }

@@ -134,7 +134,8 @@ impl Line {
         let has_value = unknown.starts_with('-') && word == unknown.as_str();
         let is_value = |next: &&OsString| has_value && !next.as_encoded_bytes().starts_with(b"-");
         let value = self.words.get(at).is_some_and(|next| is_value(&next)).then(|| self.words.remove(at));
-        let with = value.map(|value| format!(" together with {value:?}")).unwrap_or_default();
+        // The value may be a secret.
+        let with = if value.is_some() { " together with the word after it" } else { "" };
         let known = UNKNOWN.iter().find(|(flag, _)| *flag == unknown);
         let instead = known.map_or("credlet does not know it", |(_, instead)| instead);
         self.notes.push(format!("{unknown} is ignored{with}: {instead}"));

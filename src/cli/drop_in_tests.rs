@@ -50,7 +50,7 @@ fn what_is_unknown_is_left_out_with_its_value() {
 #[test]
 fn the_note_says_which_word_went_with_a_flag() {
     for (words, note) in [
-        ("--of-tomorrow 8080", "--of-tomorrow is ignored together with \"8080\": credlet does not know it"),
+        ("--of-tomorrow 8080", "--of-tomorrow is ignored together with the word after it: credlet does not know it"),
         ("--of-tomorrow=8080", "--of-tomorrow is ignored: credlet does not know it"),
         ("--of-tomorrow -p 8080", "--of-tomorrow is ignored: credlet does not know it"),
     ] {

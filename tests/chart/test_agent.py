@@ -123,3 +123,5 @@ class Agent(unittest.TestCase):
         self.assertRegex(*image("proxied"), "^registry.example/credlet@sha256:0123")
         by_number = chart.template("--values", chart.MINIMAL, "--set", "image.tag=20260131").stdout
         self.assertIn("/credlet:20260131\"", by_number)
+        without = chart.template("--values", chart.MINIMAL, "--set", "image.tag=null").stdout
+        self.assertIn("/credlet:0.1.0\"", without)

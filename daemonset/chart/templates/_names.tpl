@@ -36,7 +36,7 @@ labels:
 {{ printf "%s@%s" .repository .digest | quote }}
 {{- else -}}
 {{- /* A tag such as 20260131 is a number. */}}
-{{- $tag := kindIs "string" .tag | ternary .tag (int64 .tag | toString) }}
+{{- $tag := kindIs "float64" .tag | ternary (int64 .tag | toString) (.tag | default "" | toString) }}
 {{- printf "%s:%s" .repository ($tag | default $.Chart.AppVersion) | quote }}
 {{- end -}}
 {{- end -}}

@@ -1,6 +1,8 @@
 //! What the kernel tells of the link, and of some addresses wherever they are.
 
+use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use futures_util::stream::TryStreamExt;
 use nix::errno::Errno;
@@ -8,6 +10,7 @@ use rtnetlink::LinkUnspec;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
+use tokio::time::timeout;
 
 use crate::node::link::state::{Link, LinkState};
 use crate::node::link::{HOSTS, LinkError, NAME, host_prefix};
@@ -38,6 +41,9 @@ pub(super) struct View {
     pub(super) routes: Vec<IpAddr>,
 }
 
+/// The longest that the kernel may take. An answer that got lost would otherwise be waited for without end.
+const LONGEST: Duration = Duration::from_secs(10);
+
 /// A socket for questions and orders. Call it inside a runtime.
 pub(super) fn open() -> Result<Netlink, LinkError> {
     Netlink::open().map_err(|source| LinkError::Kernel { asked: "open a netlink socket", source })
@@ -47,14 +53,22 @@ pub(super) fn open() -> Result<Netlink, LinkError> {
 impl Netlink {
     /// The link [`NAME`] and what belongs to it. Other links may bear thousands of addresses, which are not asked for.
     pub(super) async fn state(&self) -> Result<LinkState, LinkError> {
+        in_time(self.read_state()).await
+    }
+
+    /// Where `hosts` are.
+    pub(super) async fn view(&self, hosts: &[IpAddr]) -> Result<View, LinkError> {
+        in_time(self.read_view(hosts)).await
+    }
+
+    async fn read_state(&self) -> Result<LinkState, LinkError> {
         let Some(link) = self.own().await? else { return Ok(LinkState::default()) };
         let addresses = self.addresses(link.index, &HOSTS).await?;
         let routes = self.routes(link.index, &HOSTS).await?;
         Ok(LinkState::new(link, addresses, routes))
     }
 
-    /// Where `hosts` are.
-    pub(super) async fn view(&self, hosts: &[IpAddr]) -> Result<View, LinkError> {
+    async fn read_view(&self, hosts: &[IpAddr]) -> Result<View, LinkError> {
         let addresses = self.addresses(ANY_LINK, hosts).await?;
         let own = self.own().await?;
         let mut others = Vec::new();
@@ -101,6 +115,11 @@ impl Netlink {
         let routes = self.routes_over(index).await.map_err(LinkError::kernel("read this node's routes"))?;
         Ok(routes.iter().filter_map(destination).filter(|host| hosts.contains(host)).collect())
     }
+}
+
+async fn in_time<T>(read: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
+    let late = |_| LinkError::Kernel { asked: "look at this node's links", source: io::ErrorKind::TimedOut.into() };
+    timeout(LONGEST, read).await.map_err(late)?
 }
 
 fn link(message: &LinkMessage) -> Option<Link> {

@@ -87,9 +87,14 @@ impl Origins {
         }
     }
 
-    async fn look_up(&self, peer: Peer, now: Instant) -> Answer {
+    async fn look_up(&self, peer: Peer, asked: Instant) -> Answer {
+        let waited = self.clock.now().mono.saturating_duration_since(asked);
+        // It came after one that failed, and nobody waits for it any more: those in a row would keep others out.
+        if waited > LIMIT {
+            return Err(LookupError::Late);
+        }
         let _permit = self.lookups.acquire().await;
-        self.kernel.origin(peer, now).await
+        self.kernel.origin(peer, asked).await
     }
 
     fn last_or(&self, error: LookupError, peer: Peer) -> Answer {
