@@ -124,8 +124,7 @@ struct Line {
 }
 
 impl Line {
-    /// Leaves out the word that `error` names, and the next one where it may be its value: of an unknown flag nobody can tell,
-    /// so the note says which one.
+    /// Leaves out the word that `error` names, and the next one where it may be its value: of an unknown flag nobody can tell.
     fn leave_out(&mut self, error: clap::Error) -> Result<(), clap::Error> {
         let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg) else { return Err(error) };
         let unknown = unknown.clone();

@@ -1,4 +1,4 @@
-//! The link while agents run: noticed when it goes, put back by `credlet initialize --watch`.
+//! `credlet initialize --watch`: what disappears of the link is put back, and agents go on serving.
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -15,12 +15,12 @@ use procfs::{FromReadSI, current_system_info};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use crate::harness::agent::Agent;
 use crate::harness::http::get;
 use crate::initialize::{WHOLE, initialize, ip, pieces};
 use crate::node::{Node, on_a_bare_node, run};
+use crate::presence::up;
 
-const KIND: &str = "--link-kind=ifb";
+pub(crate) const KIND: &str = "--link-kind=ifb";
 const ADDRESS: &str = "169.254.170.23:80";
 /// What disappears must be back after this.
 const PROMISE: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ fn now() -> Instant {
 }
 
 /// All capabilities dropped but one.
-fn only(capability: &str) -> [String; 4] {
+pub(crate) fn only(capability: &str) -> [String; 4] {
     let bounding_set = format!("--bounding-set=-all,+{capability}");
     ["/usr/bin/setpriv".to_owned(), bounding_set, "--inh-caps=-all".to_owned(), "--no-new-privs".to_owned()]
 }
@@ -189,7 +189,7 @@ fn what_disappears_is_put_back_under_load() {
 }
 
 /// The kernel's number for the socket that listens on the address.
-fn listening_socket() -> Option<u64> {
+pub(crate) fn listening_socket() -> Option<u64> {
     // This thread's own network namespace.
     let sockets = TcpNetEntries::from_file("/proc/thread-self/net/tcp", current_system_info()).unwrap().0;
     let address = ADDRESS.parse().unwrap();
@@ -333,64 +333,6 @@ fn a_node_without_ipv6_is_kept_and_given_ipv6_when_it_is_there() {
     });
 }
 
-async fn up(agent: &Agent) -> u64 {
-    agent.sample("credlet_link_up").await.unwrap()
-}
-
-/// The listener on [`ADDRESS`] as the status has it.
-async fn listener(agent: &Agent) -> serde_json::Value {
-    agent.status().await.unwrap()["listeners"][0].clone()
-}
-
-#[test]
-fn an_agent_listens_before_the_address_comes() {
-    on_a_bare_node(async |node| {
-        let mut agent = node.setup().spawn().unwrap();
-        let detail = agent.pending("listener 169.254.170.23:80").await.unwrap();
-        let told = ["169.254.170.23 is not on this node", "pod-id-link0", "credlet initialize"];
-        let known = async |agent: &mut Agent| {
-            let detail = agent.pending("listener 169.254.170.23:80").await?;
-            Ok(told.iter().all(|told| detail.contains(told)))
-        };
-        agent.wait_for(known).await.unwrap_or_else(|error| panic!("{detail}: {error:#}"));
-        assert_eq!(up(&agent).await, 0);
-        assert_eq!(agent.probe("/healthz").await.unwrap().status, 200);
-        assert!(listening_socket().is_some());
-
-        assert_eq!(initialize(&[KIND]).await.status.code(), Some(0));
-        agent.become_ready().await.unwrap();
-        assert_eq!(node.ask(&agent).await.status, 200);
-        assert_eq!(node.ask_at("[fd00:ec2::23]:80", "[fd00:ec2::23]").await.status, 200);
-        assert_eq!(up(&agent).await, 1);
-        let listener = listener(&agent).await;
-        assert!(listener["link"] == "pod-id-link0" && listener["route"] == true && listener["listening"] == true, "{listener}");
-    });
-}
-
-#[test]
-fn an_agent_tells_that_the_link_is_gone_and_serves_when_it_is_back() {
-    on_a_bare_node(async |node| {
-        assert_eq!(initialize(&[KIND]).await.status.code(), Some(0));
-        let dropped = only("net_bind_service");
-        let mut agent = node.setup().under(&dropped.each_ref().map(String::as_str)).start().await.unwrap();
-        assert_eq!((node.ask(&agent).await.status, up(&agent).await), (200, 1));
-        for command in ["link delete pod-id-link0", "link set pod-id-link0 down"] {
-            ip(command);
-            let detail = agent.pending("listener 169.254.170.23:80").await.unwrap();
-            assert!(detail.contains("pod-id-link0"), "{detail}");
-            assert_eq!((agent.probe("/readyz").await.unwrap().status, up(&agent).await), (503, 0));
-            assert_eq!(agent.sample(r#"credlet_listener_up{family="ipv4"}"#).await.unwrap(), 0);
-            let listener = listener(&agent).await;
-            assert!(listener["listening"] == false && listener["detail"] == detail, "{listener}");
-            assert!(agent.log().lines().any(|line| line.contains("WARN") && line.contains(&detail)), "{}", agent.log());
-
-            assert_eq!(initialize(&[KIND]).await.status.code(), Some(0));
-            agent.become_ready().await.unwrap();
-            assert_eq!((node.ask(&agent).await.status, up(&agent).await), (200, 1));
-        }
-    });
-}
-
 #[test]
 fn a_restless_link_confuses_nobody() {
     on_a_bare_node(async |node| {
@@ -405,28 +347,5 @@ fn a_restless_link_confuses_nobody() {
         assert_eq!((node.ask(&agent).await.status, up(&agent).await), (200, 1));
         assert!(!agent.log().contains("can't be watched"), "{}", agent.log());
         assert_eq!(keeper.end(Signal::SIGTERM).await, Some(0));
-    });
-}
-
-#[test]
-fn a_route_that_is_gone_and_an_ipv6_address_that_is_gone_are_advice() {
-    on_a_bare_node(async |node| {
-        assert_eq!(initialize(&[KIND]).await.status.code(), Some(0));
-        let mut agent = node.setup().start().await.unwrap();
-        for (command, told, link_up, ipv6_up) in [
-            ("route delete 169.254.170.23/32 dev pod-id-link0", "no route to 169.254.170.23 over pod-id-link0", 0, 1),
-            ("address delete fd00:ec2::23/128 dev pod-id-link0", "fd00:ec2::23 is not on this node", 1, 0),
-        ] {
-            ip(command);
-            let advised = async |agent: &mut Agent| Ok(agent.probe("/readyz").await?.json()["advice"].to_string().contains(told));
-            agent.wait_for(advised).await.unwrap();
-            assert_eq!((agent.probe("/readyz").await.unwrap().status, up(&agent).await), (200, link_up));
-            assert_eq!(agent.sample(r#"credlet_listener_up{family="ipv6"}"#).await.unwrap(), ipv6_up);
-            assert_eq!(node.ask(&agent).await.status, 200);
-            assert_eq!(initialize(&[KIND]).await.status.code(), Some(0));
-            let calm = async |agent: &mut Agent| Ok(agent.probe("/readyz").await?.json()["advice"] == serde_json::json!({}));
-            agent.wait_for(calm).await.unwrap();
-            assert_eq!(up(&agent).await, 1);
-        }
     });
 }

@@ -23,4 +23,6 @@ mod listeners;
 #[cfg(test)]
 mod node;
 #[cfg(test)]
+mod presence;
+#[cfg(test)]
 mod source;
