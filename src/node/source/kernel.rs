@@ -21,10 +21,9 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant, timeout};
 
 use crate::node::netlink::{Netlink, ip};
-use crate::node::source::Peer;
 use crate::node::source::memory::Memory;
-use crate::node::source::origins::Answer;
 use crate::node::source::route::{Gateway, Kind, Link, Prefix, Route, Way, bits};
+use crate::node::source::{Origin, Peer};
 
 /// Links by their index.
 type Links = Memory<u32, Link>;
@@ -73,7 +72,7 @@ impl Default for Kernel {
 
 impl Kernel {
     /// Where `peer` is. What is known of links at `now` is not asked for again: a bridge has a port for each pod.
-    pub(super) async fn origin(&self, peer: Peer, now: Instant) -> Answer {
+    pub(super) async fn origin(&self, peer: Peer, now: Instant) -> Result<Origin, LookupError> {
         match self {
             Self::Linux(links) => {
                 let links = Arc::clone(links);

@@ -199,7 +199,7 @@ mod tests {
     use crate::base::clock::Clock;
     use crate::node::source::kernel::LookupError;
     use crate::node::source::memory::LIFE;
-    use crate::node::source::origins::{JUDGEMENTS, KEPT, LIMIT};
+    use crate::node::source::origins::{KEPT, LIMIT, PLACES};
 
     const PEER: &str = "192.0.2.1:4711";
 
@@ -220,7 +220,7 @@ mod tests {
     }
 
     impl Script {
-        pub(super) async fn origin(&self) -> Answer {
+        pub(super) async fn origin(&self) -> Result<Origin, LookupError> {
             self.asked.fetch_add(1, Ordering::Relaxed);
             let says = *self.says.clone().wait_for(|says| *says != Says::Nothing).await.unwrap();
             match says {
@@ -270,7 +270,7 @@ mod tests {
 
         /// Lets what was begun come to its end.
         async fn settle(&self) {
-            for _ in 0..10 {
+            for _ in 0..200 {
                 tokio::task::yield_now().await;
             }
         }
@@ -315,20 +315,36 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn judgements_under_way_are_bounded() {
+    async fn look_ups_under_way_are_bounded() {
         let scene = Scene::new(Mode::Observe, Says::Nothing);
-        for _ in 0..JUDGEMENTS {
-            assert_eq!(scene.admit_at_once(PEER), Ok(()));
+        let peer = |number: usize| format!("10.0.{}.{}:1", number / 256, number % 256);
+        for number in 0..PLACES {
+            assert_eq!(scene.admit_at_once(&peer(number)), Ok(()));
         }
         assert_eq!(scene.counted(), [0, 0]);
         assert_eq!((scene.admit_at_once(PEER), scene.counted()), (Ok(()), [0, 1]));
-        scene.settle().await;
-        assert_eq!(scene.asked(), 1);
         scene.kernel.send_replace(Says::Own);
         scene.settle().await;
-        assert_eq!((scene.admit_at_once("192.0.2.2:1"), scene.admit_at_once(PEER)), (Ok(()), Ok(())));
+        assert_eq!(scene.asked(), PLACES);
+        assert_eq!((scene.admit_at_once(PEER), scene.admit_at_once(&peer(0))), (Ok(()), Ok(())));
         scene.settle().await;
-        assert_eq!((scene.asked(), scene.counted()), (2, [0, 1]), "there are places again");
+        assert_eq!((scene.asked(), scene.counted()), (PLACES + 1, [0, 1]), "there are places again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_of_one_peer_share_a_look_up_and_its_failure() {
+        let scene = Scene::new(Mode::Observe, Says::Nothing);
+        for _ in 0..=PLACES {
+            assert_eq!(scene.admit_at_once(PEER), Ok(()));
+        }
+        assert_eq!((scene.admit_at_once("192.0.2.2:1"), scene.counted()), (Ok(()), [0, 0]), "others have their places");
+        scene.kernel.send_replace(Says::Fails);
+        scene.settle().await;
+        assert_eq!((scene.asked(), scene.counted()), (2, [0, PLACES + 2]));
+        scene.kernel.send_replace(Says::Own);
+        assert_eq!(scene.admit_at_once(PEER), Ok(()));
+        scene.settle().await;
+        assert_eq!((scene.asked(), scene.counted()), (3, [0, PLACES + 2]), "a failure is of those who waited for it");
     }
 
     #[tokio::test(start_paused = true)]
