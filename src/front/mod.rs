@@ -180,8 +180,8 @@ impl Front {
     }
 
     fn service(&self, source: Source) -> Service {
-        let Context { clock, metrics, audit, .. } = self.context.clone();
-        let record = Record { clock, metrics, audit };
+        let Context { clock, metrics, audit, sheds, .. } = self.context.clone();
+        let record = Record { clock, metrics, audit, sheds };
         let (hosts, nonces) = (self.hosts.clone(), Arc::clone(&self.nonces));
         Service { hosts, source, nonces, replies: Arc::new(Replies::new()), record }
     }
