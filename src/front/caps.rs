@@ -48,16 +48,15 @@ impl Caps {
     /// Counts a connection from `source`, or says which cap it would break.
     pub(super) fn admit(self: &Arc<Self>, source: IpAddr) -> Result<Slot, Limit> {
         let mut open = self.open.lock();
-        let left = self.total.saturating_sub(open.total);
-        if left == 0 {
-            return Err(Limit::Connections);
-        }
-        let most = if left > self.total / KEPT_ONE_IN { self.per_source } else { self.per_source.min(FIRST) };
-        let of_source = open.by_source.entry(source).or_default();
-        if *of_source >= most {
+        let (left, kept) = (self.total.saturating_sub(open.total), self.total / KEPT_ONE_IN);
+        let of_source = open.by_source.get(&source).copied().unwrap_or_default();
+        if of_source >= self.per_source {
             return Err(Limit::SourceConnections);
         }
-        *of_source += 1;
+        if left == 0 || left <= kept && of_source >= FIRST {
+            return Err(Limit::Connections);
+        }
+        open.by_source.insert(source, of_source + 1);
         open.total += 1;
         self.gauge.inc();
         Ok(Slot { caps: Arc::clone(self), source })
