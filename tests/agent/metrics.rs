@@ -38,7 +38,8 @@ fn touch_rare_families(laboratory: &Laboratory) {
     metrics.cache.evicted(EvictionCause::Lapsed);
     metrics.cache.refreshed(CallResult::from(&Err::<(), _>(Failure::Throttled { retry_after: None })));
     metrics.front.source_observed(Finding::Foreign);
-    [Limit::Connections, Limit::PodRate].map(|limit| laboratory.context.sheds.shed(limit, None, laboratory.context.clock.now()));
+    let shed = |limit| laboratory.context.sheds.shed(limit, None, laboratory.context.clock.now());
+    [Limit::Connections, Limit::PodRate].into_iter().for_each(shed);
 }
 
 /// `name type label…` of each family, sorted.

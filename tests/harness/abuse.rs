@@ -17,12 +17,12 @@ use credlet::sim::cloud::Cloud;
 use credlet::sim::iam::role::Role;
 use credlet::sim::pod::PodSpec;
 use credlet::sim::script::Operation;
+use futures_util::future::join_all;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use strum::IntoEnumIterator;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
-use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -228,25 +228,21 @@ impl Place {
             }
         };
         let attacks = heads.iter().cycle().take(HEADS_AT_ONCE).map(|head| attack(head));
-        futures_util::future::join_all(attacks).await;
+        join_all(attacks).await;
         Ok(())
     }
 
     /// Every target is asked for until it is served.
-    async fn misses(&self, done: &Arc<AtomicUsize>) -> anyhow::Result<()> {
-        let mut misses = JoinSet::new();
-        for number in 0..TARGETS {
-            let (place, done) = (self.clone(), Arc::clone(done));
-            misses.spawn(async move {
-                let path = format!("/v1/credentials/target-{number}");
-                let headers = [("authorization", place.token.as_str())];
-                while !get_from(place.from, place.agent, &path, &headers).await.is_ok_and(|answer| answer.status == 200) {
-                    sleep(STEP * 20).await;
-                }
-                done.fetch_add(1, Ordering::Relaxed);
-            });
-        }
-        misses.join_all().await;
+    async fn misses(&self, done: &AtomicUsize) -> anyhow::Result<()> {
+        let headers = [("authorization", self.token.as_str())];
+        let misses = (0..TARGETS).map(async |number| {
+            let path = format!("/v1/credentials/target-{number}");
+            while !get_from(self.from, self.agent, &path, &headers).await.is_ok_and(|answer| answer.status == 200) {
+                sleep(STEP * 20).await;
+            }
+            done.fetch_add(1, Ordering::Relaxed);
+        });
+        join_all(misses).await;
         std::future::pending().await
     }
 
@@ -305,9 +301,10 @@ impl Notice {
     }
 }
 
-/// What R8 promises a neighbour, of a release build. A debug build is several times slower and has two cores for itself, its
-/// abuser, the simulated AWS and whatever else is tested: what it has to stay under is a quarter of the shortest patience of an SDK.
-const P99: Duration = Duration::from_millis(if cfg!(debug_assertions) { 250 } else { 5 });
+/// What R8 promises a neighbour, of a release build. A debug build is several times slower and shares its cores with its abuser,
+/// the simulated AWS and whatever else is tested, so that milliseconds tell of those; what no answer may take there either is the
+/// deadline of all answers.
+const P99: Duration = Duration::from_millis(if cfg!(debug_assertions) { 900 } else { 5 });
 /// How long each abuse lasts.
 const EACH: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1_500 } else { 10_000 });
 /// Memory that stays with the agent after all of it: allocator's pages, buckets, the audit's and the memo's entries. In KiB.
