@@ -15,7 +15,8 @@ use futures_util::future::join_all;
 use tempfile::TempDir;
 use tracing::level_filters::LevelFilter;
 
-use crate::harness::abuse::{Abuse, Place, TARGETS, policy, prove, tokens};
+use crate::harness::abuse::{Abuse, Place, TARGETS};
+use crate::harness::isolation::{policy, prove, tokens};
 use crate::laboratory::{Laboratory, clock};
 use crate::world::{World, cloud, config, pod, token};
 

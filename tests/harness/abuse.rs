@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -12,24 +11,17 @@ use anyhow::{Context, anyhow, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use credlet::base::clock::Clock;
-use credlet::domain::policy::POD_IDENTITY_AUDIENCE;
-use credlet::sim::cloud::Cloud;
-use credlet::sim::iam::role::Role;
-use credlet::sim::pod::PodSpec;
-use credlet::sim::script::Operation;
 use futures_util::future::join_all;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use strum::IntoEnumIterator;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::agent::Agent;
 use crate::harness::http::{connect_from, get_from};
 
-/// Targets of the abuser's service account.
+/// Targets of the abuser's service account, `target-0` and so on.
 pub(crate) const TARGETS: usize = 50;
 /// Requests are sent in bundles, one in each step.
 const STEP: Duration = Duration::from_millis(5);
@@ -299,64 +291,4 @@ impl Notice {
         let at = |percent: usize| took.get((last * percent).div_ceil(100)).copied().unwrap_or_default();
         Self { asked: took.len(), failed, median: at(50), p99: at(99), longest: at(100) }
     }
-}
-
-/// What R8 promises a neighbour, of a release build. A debug build is several times slower and shares its cores with its abuser,
-/// the simulated AWS and whatever else is tested, so that milliseconds tell of those; what no answer may take there either is the
-/// deadline of all answers.
-const P99: Duration = Duration::from_millis(if cfg!(debug_assertions) { 900 } else { 5 });
-/// How long each abuse lasts.
-const EACH: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1_500 } else { 10_000 });
-/// Memory that stays with the agent after all of it: allocator's pages, buckets, the audit's and the memo's entries. In KiB.
-const GROWTH: u64 = 24 * 1024;
-
-/// The policy by which service account `default/abuser` has as many targets, in `folder`; their roles are put into `cloud`.
-pub(crate) fn policy(cloud: &Cloud, folder: &Path) -> anyhow::Result<PathBuf> {
-    let chain = |number| format!("      target-{number}: {{ chain: [ {{ role: '{}' }} ] }}\n", role(number));
-    let targets: String = (0..TARGETS).map(chain).collect();
-    let rule = "- match: { namespace: default, serviceAccount: abuser }\n    exchange: pod-identity\n    targets:\n";
-    let path = folder.join("policy.yaml");
-    std::fs::write(
-        &path,
-        format!("rules:\n  {rule}{targets}  - match: {{ namespace: '*', serviceAccount: '*' }}\n    exchange: pod-identity\n"),
-    )?;
-    (0..TARGETS).try_for_each(|number| anyhow::Ok(cloud.put_role(Role::new(&role(number), TRUST)?)))?;
-    Ok(path)
-}
-
-fn role(number: usize) -> String {
-    format!("arn:aws:iam::222222222222:role/target-{number}")
-}
-
-/// By which the roles of all associations may assume a role.
-const TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:root"},
-    "Action":["sts:AssumeRole","sts:TagSession"]}]}"#;
-
-/// The tokens of an abuser and of its neighbour.
-pub(crate) fn tokens(cloud: &Cloud) -> [String; 2] {
-    ["abuser", "app"].map(|service_account| {
-        let pod = PodSpec::new("default", service_account, &format!("{service_account}-0"));
-        cloud.keys().token(&pod, POD_IDENTITY_AUDIENCE, Duration::from_secs(86_400))
-    })
-}
-
-/// Whether `neighbour` notices nothing while `abuser` does all it can, and what AWS and the agent's memory notice.
-pub(crate) async fn prove(agent: &Agent, cloud: &Cloud, [abuser, neighbour]: [&Place; 2]) -> anyhow::Result<()> {
-    for place in [abuser, neighbour] {
-        let first = place.ask_for(EACH / 5).await?;
-        ensure!(first.failed == 0, "{first:?}");
-    }
-    let before = agent.resident()?;
-    for abuse in Abuse::iter() {
-        let at_work = abuser.begin(abuse)?;
-        let notice = neighbour.ask_for(EACH).await?;
-        println!("{abuse:?}, {} times: {notice:?}", at_work.end()?);
-        ensure!(notice.failed == 0 && notice.p99 <= P99, "{abuse:?}: {notice:?}");
-    }
-    let after = agent.resident()?;
-    println!("resident before {before} KiB, after {after} KiB");
-    ensure!(after <= before + GROWTH, "{before} KiB before, {after} KiB after");
-    let calls = [Operation::EksAuth, Operation::AssumeRole].map(|operation| cloud.count(operation));
-    ensure!(calls[0] == 2 && calls[1] <= TARGETS, "one call a pod, and one a target: {calls:?}");
-    Ok(())
 }

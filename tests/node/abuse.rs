@@ -5,7 +5,8 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use crate::harness::abuse::{Place, policy, prove, tokens};
+use crate::harness::abuse::Place;
+use crate::harness::isolation::{policy, prove, tokens};
 use crate::harness::network::Pod;
 use crate::node::on_a_node;
 
