@@ -26,6 +26,10 @@ const LEAST_SHARE: f64 = 0.05;
 /// Of so many permits one is kept for renewals that are due soon.
 const KEPT_ONE_IN: u32 = 5;
 
+/// Who waits in line gives up so long before its deadline: a call that is begun later may be given up before AWS has answered,
+/// and the session that it brought is lost.
+const CALL_TIME: Duration = Duration::from_secs(3);
+
 /// `--max-service-qps`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Config {
@@ -116,9 +120,10 @@ impl UpstreamBudget {
     /// Waits in line for the right to make one call.
     ///
     /// # Errors
-    /// `Throttled` when there is none before `deadline`, as soon as that is clear.
+    /// `Throttled` when there is none so long before `deadline` that a call can end, as soon as that is clear.
     pub async fn permit(&self, urgency: Urgency, deadline: Instant) -> Result<Permit, Failure> {
         let (permit, receiver) = oneshot::channel();
+        let deadline = deadline - CALL_TIME;
         self.shared.state.lock().lines.of(urgency).push_back(Waiting { deadline, permit });
         let _waiting = Counted::new(&self.shared.context.metrics.upstream.waiting);
         self.pump();

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod api_server;
 pub(crate) mod canned;
+pub(crate) mod checker;
 pub(crate) mod config_map;
 pub(crate) mod http;
 pub(crate) mod laptop;
