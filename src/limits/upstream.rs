@@ -33,6 +33,10 @@ const OWN_SHARE: f64 = 0.2;
 /// Identities remembered at once, each of which has called of late; more than run on any node.
 const MOST_REMEMBERED: usize = 8_192;
 
+/// Who waits in line gives up so long before its deadline: a call that is begun later may be given up before AWS has answered,
+/// and the session that it brought is lost.
+const CALL_TIME: Duration = Duration::from_secs(3);
+
 /// `--max-service-qps`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Config {
@@ -133,12 +137,12 @@ impl UpstreamBudget {
     /// Waits in line for the right to make one call.
     ///
     /// # Errors
-    /// `Throttled` when there is none before the claim's deadline, as soon as that is clear.
+    /// `Throttled` when there is none so long before the claim's deadline that a call can end, as soon as that is clear.
     pub async fn permit(&self, claim: Claim) -> Result<Permit, Failure> {
-        let (deadline, metrics) = (claim.deadline, &self.shared.context.metrics);
+        let (deadline, metrics) = (claim.deadline - CALL_TIME, &self.shared.context.metrics);
         let (permit, receiver) = oneshot::channel();
         let now = self.shared.context.clock.now().mono;
-        self.shared.state.lock().enter(claim, permit, now);
+        self.shared.state.lock().enter(Claim { deadline, ..claim }, permit, now);
         let _waiting = Counted::new(&metrics.upstream.waiting);
         self.pump();
         match tokio::time::timeout_at(deadline, receiver).await {

@@ -23,6 +23,8 @@ mod eks_auth;
 #[cfg(test)]
 mod end_to_end;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod flood;
 #[cfg(test)]
 mod grants;
@@ -39,6 +41,8 @@ mod layers;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
+mod outage;
+#[cfg(test)]
 mod policy;
 #[cfg(test)]
 mod promises;
@@ -52,6 +56,8 @@ mod sdk_variables;
 mod secrets;
 #[cfg(test)]
 mod service_accounts;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub(crate) mod abuse;
 pub(crate) mod agent;
 pub(crate) mod api_server;
 pub(crate) mod canned;
+pub(crate) mod checker;
 pub(crate) mod config_map;
 pub(crate) mod http;
 #[cfg(test)]
