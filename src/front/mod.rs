@@ -183,8 +183,8 @@ impl Front {
     }
 
     fn service(&self, source: Source) -> Service {
-        let Context { clock, metrics, audit, duty, .. } = self.context.clone();
-        let record = Record { clock, metrics, audit };
+        let Context { clock, metrics, audit, sheds, duty, .. } = self.context.clone();
+        let record = Record { clock, metrics, audit, sheds };
         let (hosts, nonces) = (self.hosts.clone(), Arc::clone(&self.nonces));
         Service { hosts, source, nonces, replies: Arc::new(Replies::new()), record, duty }
     }

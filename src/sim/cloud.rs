@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::task::AbortOnDropHandle;
@@ -50,6 +51,19 @@ pub struct Conditions {
     pub latency: Duration,
     /// Which part of the calls to AWS, 0 to 1, fails with its internal error.
     pub fail_rate: f64,
+    /// How many calls AWS takes from all together; without it any number.
+    pub quota: Option<Quota>,
+}
+
+/// A token bucket that all calls to AWS share. Those that find it empty are throttled, and take nothing from it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Quota {
+    /// Calls a second.
+    pub per_second: f64,
+    /// Calls at once.
+    pub burst: f64,
+    /// What a throttled call is told. EKS Auth and STS tell nothing as a rule.
+    pub retry_after: Option<Duration>,
 }
 
 impl Default for Config {
@@ -68,7 +82,7 @@ impl Default for Config {
 
 impl Default for Conditions {
     fn default() -> Self {
-        Self { lifetime: Duration::from_secs(6 * 3600), latency: Duration::ZERO, fail_rate: 0.0 }
+        Self { lifetime: Duration::from_secs(6 * 3600), latency: Duration::ZERO, fail_rate: 0.0, quota: None }
     }
 }
 
@@ -91,6 +105,12 @@ impl Cloud {
         let state = Arc::new(State::new(config, url));
         let server = AbortOnDropHandle::new(tokio::spawn(server::serve(listener, state.clone())));
         Ok(Self { state, _server: server })
+    }
+
+    /// A connection without a socket, so that nothing waits for the kernel where time is paused.
+    #[must_use]
+    pub fn connect(&self) -> DuplexStream {
+        server::connect(&self.state)
     }
 
     /// The exact `iss` of its tokens, which is also where discovery starts.
@@ -159,7 +179,7 @@ impl Cloud {
 
     /// Changes how the services do from now on.
     pub fn set_conditions(&self, conditions: Conditions) {
-        *self.state.conditions.lock() = conditions;
+        self.state.set_conditions(conditions);
     }
 
     /// Gives a service account its Pod Identity association back. Each has one to begin with, of a role that is named like it.

@@ -13,16 +13,18 @@ use aws_smithy_types::date_time::Format;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::sim::calls::Call;
+use crate::sim::calls::{Answer, Call, Issued};
 use crate::sim::eks;
 use crate::sim::eks_auth;
 use crate::sim::fault::Fault;
@@ -38,6 +40,9 @@ use crate::sim::state::State;
 use crate::sim::sts;
 use crate::sim::xml;
 
+/// What a connection without a socket holds on its way in each direction.
+const DUPLEX_BYTES: usize = 64 * 1024;
+
 /// Pause after an accept that failed, for want of descriptors as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -47,7 +52,7 @@ pub(super) async fn serve(listener: TcpListener, state: Arc<State>) -> Infallibl
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(connection(stream, state.clone()))),
+                Ok((stream, _)) => drop(connections.spawn(socket(stream, state.clone()))),
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
             Some(_) = connections.join_next() => {}
@@ -55,19 +60,31 @@ pub(super) async fn serve(listener: TcpListener, state: Arc<State>) -> Infallibl
     }
 }
 
-async fn connection(stream: TcpStream, state: Arc<State>) {
+/// The client's end of a connection without a socket, served until that is dropped.
+pub(super) fn connect(state: &Arc<State>) -> DuplexStream {
+    let (client, server) = duplex(DUPLEX_BYTES);
+    let state = state.clone();
+    drop(tokio::spawn(async move { drop(connection(server, &state).await) }));
+    client
+}
+
+async fn socket(stream: TcpStream, state: Arc<State>) {
     // Only latency is lost without it.
     let _ = stream.set_nodelay(true);
+    if let Some(stream) = connection(stream, &state).await {
+        let _ = stream.set_zero_linger();
+    }
+}
+
+/// Serves a connection; what is to be reset comes back.
+async fn connection<S: AsyncRead + AsyncWrite + Unpin>(stream: S, state: &State) -> Option<S> {
     let reset = Notify::new();
-    let service = service_fn(|request| exchange(&state, &reset, request));
+    let service = service_fn(|request| exchange(state, &reset, request));
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     tokio::select! {
         // An error here is the client's: it went away.
-        _ = &mut connection => {}
-        () = reset.notified() => {
-            let stream = connection.into_parts().io.into_inner();
-            let _ = stream.set_zero_linger();
-        }
+        _ = &mut connection => None,
+        () = reset.notified() => Some(connection.into_parts().io.into_inner()),
     }
 }
 
@@ -84,12 +101,23 @@ async fn exchange(state: &State, reset: &Notify, request: Request<Incoming>) -> 
     insert(&mut response, "x-amzn-requestid", &task.request_id);
     // By the cloud's own clock, not hyper's: SDKs correct the time of their signatures by it.
     insert(&mut response, "date", &http_date(state.config.clock.now().wall));
-    let call = state.calls.answered(place, response.status().as_u16());
+    let call = state.calls.answered(place, answered(state, &response));
     if let (Some(log), Some(call)) = (&state.config.log, call) {
         // Whoever read the log may have lost interest.
         let _ = log.send(call);
     }
     Ok(response)
+}
+
+/// What the record says of an answer.
+fn answered(state: &State, response: &Response<Payload>) -> Answer {
+    let seconds = |value: &HeaderValue| value.to_str().ok()?.parse().ok().map(Duration::from_secs);
+    Answer {
+        status: response.status().as_u16(),
+        at: state.config.clock.now().wall,
+        retry_after: response.headers().get(RETRY_AFTER).and_then(seconds),
+        issued: response.extensions().get().cloned(),
+    }
 }
 
 /// RFC 9110 §5.6.7.
@@ -127,7 +155,7 @@ impl Task<'_> {
             token,
             role,
             request_id: self.request_id.clone(),
-            status: None,
+            answer: None,
         }
     }
 
@@ -170,6 +198,9 @@ impl Task<'_> {
         };
         alter(&mut document, behaviour);
         let mut response = response(200, self.content_type(), self.rendered(&document).into());
+        if let Some(issued) = Issued::of(&document) {
+            response.extensions_mut().insert(issued);
+        }
         if !self.operation.is_aws() {
             let max_age = format!("public, max-age={}", self.state.config.max_age.as_secs());
             insert(&mut response, "cache-control", &max_age);

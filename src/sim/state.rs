@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
+use crate::base::bucket::Bucket;
 use crate::sim::association::Association;
 use crate::sim::calls::Calls;
 use crate::sim::cloud::{Conditions, Config};
@@ -20,6 +21,8 @@ pub(super) struct State {
     pub(super) config: Config,
     pub(super) issuer: String,
     pub(super) conditions: Mutex<Conditions>,
+    /// What is left of the quota, if there is one.
+    bucket: Mutex<Option<Bucket>>,
     pub(super) keys: Keys,
     pub(super) issuers: Issuers,
     pub(super) script: Script,
@@ -35,6 +38,7 @@ impl State {
         let keys = Keys::new(&issuer, config.algorithm, config.clock.clone());
         Self {
             conditions: Mutex::new(config.conditions),
+            bucket: Mutex::new(full_bucket(&config, config.conditions)),
             issuers: Issuers::new(keys.clone()),
             keys,
             config,
@@ -47,12 +51,37 @@ impl State {
         }
     }
 
-    /// How to behave in one call: as scripted, else as bad luck has it.
-    pub(super) fn behaviour(&self, operation: Operation) -> Behaviour {
-        let fails = || operation.is_aws() && random::happens(self.conditions.lock().fail_rate);
-        let by_luck = || if fails() { Behaviour::Error(bad_luck(operation)) } else { Behaviour::Answer };
-        self.script.take(operation).unwrap_or_else(by_luck)
+    /// Changes them from now on; a quota begins unspent.
+    pub(super) fn set_conditions(&self, conditions: Conditions) {
+        *self.conditions.lock() = conditions;
+        *self.bucket.lock() = full_bucket(&self.config, conditions);
     }
+
+    /// How to behave in one call: as scripted, else as the quota says, else as bad luck has it.
+    pub(super) fn behaviour(&self, operation: Operation) -> Behaviour {
+        self.script.take(operation).unwrap_or_else(|| match operation.is_aws().then(|| self.obstacle(operation)).flatten() {
+            Some(fault) => Behaviour::Error(fault),
+            None => Behaviour::Answer,
+        })
+    }
+
+    fn obstacle(&self, operation: Operation) -> Option<Fault> {
+        let Conditions { fail_rate, quota, .. } = *self.conditions.lock();
+        let now = self.config.clock.now().mono;
+        if self.bucket.lock().as_mut().is_some_and(|bucket| !bucket.take(now)) {
+            let retry_after = quota.and_then(|quota| quota.retry_after);
+            return Some(Fault { retry_after, ..throttling(operation) });
+        }
+        random::happens(fail_rate).then(|| bad_luck(operation))
+    }
+}
+
+fn full_bucket(config: &Config, conditions: Conditions) -> Option<Bucket> {
+    conditions.quota.map(|quota| Bucket::new(quota.per_second, quota.burst, config.clock.now().mono))
+}
+
+fn throttling(operation: Operation) -> Fault {
+    if operation.protocol() == Protocol::Query { Fault::sts_throttling() } else { Fault::throttling() }
 }
 
 fn bad_luck(operation: Operation) -> Fault {

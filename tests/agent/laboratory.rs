@@ -3,6 +3,8 @@
 //! Time is paused for the length of a jump only: in between sockets and timers work as ever, so a jump of hours costs nothing,
 //! and what follows from it is waited for.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::retry::RetryConfig;
@@ -11,12 +13,16 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
 use aws_smithy_async::time::{SharedTimeSource, TimeSource};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use clap::Parser;
-use credlet::app::App;
+use credlet::app::{self, App};
 use credlet::base::clock::Clock;
 use credlet::config::Config;
 use credlet::config::flags::ServerFlags;
+use credlet::domain::mint::Mint;
 use credlet::egress::aws::Aws;
+use credlet::exchange::Exchanges;
+use credlet::front::FrontError;
 use credlet::observe::Context;
 use credlet::sim::cloud::{self, Cloud};
 use credlet::sim::pod::{NODE, PodSpec};
@@ -71,17 +77,32 @@ impl Laboratory {
 
     /// The same with a configuration that flags alone can't make here.
     pub(crate) fn with_config(clock: Clock, cloud: Cloud, flags: &[&str], change: impl FnOnce(&mut Config)) -> Self {
+        Self::build(clock, cloud, flags, |mut config, aws, context| {
+            change(&mut config);
+            App::start(config, aws, context)
+        })
+    }
+
+    /// The same whose credentials come from what `wrap` makes of the real exchanges.
+    pub(crate) fn with_mint<M: Mint>(clock: Clock, cloud: Cloud, flags: &[&str], wrap: impl FnOnce(Exchanges) -> M) -> Self {
+        Self::build(clock, cloud, flags, |config, aws, context| {
+            let access = app::access(&config, aws, &context);
+            let (aws, budget) = (Arc::clone(&access.aws), access.budget.clone());
+            let mint = wrap(Exchanges::new(config.exchange.clone(), aws, budget, context.clone()));
+            App::start_with(Arc::new(mint), config, access, context)
+        })
+    }
+
+    fn build<S>(clock: Clock, cloud: Cloud, flags: &[&str], start: S) -> Self
+    where
+        S: FnOnce(Config, Aws, Context) -> Result<App, FrontError>,
+    {
         let folder = tempfile::tempdir().unwrap();
-        let run_dir = format!("--run-dir={}", folder.path().display());
-        let endpoint = format!("--endpoint={}", cloud.eks_auth_url());
-        let own = ["server", "--cluster-name=demo", "--bind-hosts=127.0.0.1", "--port=0", "--probe-port=0", "--metrics-port=0"];
-        let line = [&own[..], &["--node-name", NODE, &run_dir, &endpoint], flags].concat();
-        let mut config = Config::of_server(&Line::try_parse_from(line).unwrap().flags, &|_| None).unwrap();
-        change(&mut config);
+        let config = agent_config(&cloud, folder.path(), flags);
         let context = Context::new(clock);
-        let sdk = sdk_config(&config, &cloud, &context);
+        let sdk = sdk_config(config.https.aws_http_client(), &cloud, &context.clock);
         let aws = Aws::with_config(config.https.clone(), &context.metrics, sdk);
-        let app = App::start(config, aws, context.clone()).unwrap();
+        let app = start(config, aws, context.clone()).unwrap();
         Self { cloud, app, context, folder }
     }
 
@@ -144,16 +165,28 @@ pub(crate) fn clock() -> Clock {
     Clock::simulated(Clock::System.now().wall)
 }
 
-fn sdk_config(config: &Config, cloud: &Cloud, context: &Context) -> SdkConfig {
+/// The configuration of an agent of `cloud` on loopback with these flags beside.
+pub(crate) fn agent_config(cloud: &Cloud, folder: &Path, flags: &[&str]) -> Config {
+    let run_dir = format!("--run-dir={}", folder.display());
+    let endpoint = format!("--endpoint={}", cloud.eks_auth_url());
+    let own = ["server", "--cluster-name=demo", "--bind-hosts=127.0.0.1", "--port=0", "--probe-port=0", "--metrics-port=0"];
+    let named = flags.iter().any(|flag| flag.starts_with("--node-name"));
+    let node: &[&str] = if named { &[] } else { &["--node-name", NODE] };
+    let line = [&own[..], node, &[&run_dir, &endpoint], flags].concat();
+    Config::of_server(&Line::try_parse_from(line).unwrap().flags, &|_| None).unwrap()
+}
+
+/// Access to `cloud` by `http_client`, as the cloud's own node, with signatures of this clock's time.
+pub(crate) fn sdk_config(http_client: SharedHttpClient, cloud: &Cloud, clock: &Clock) -> SdkConfig {
     let (access_key_id, secret) = cloud.node_credentials();
     let credentials = Credentials::new(access_key_id, secret.expose(), None, None, "test");
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(REGION))
         .endpoint_url(cloud.sts_url())
-        .http_client(config.https.aws_http_client())
+        .http_client(http_client)
         .retry_config(RetryConfig::disabled())
-        .time_source(SharedTimeSource::new(Time(context.clock.clone())))
+        .time_source(SharedTimeSource::new(Time(clock.clone())))
         .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .build()

@@ -23,11 +23,15 @@ mod eks_auth;
 #[cfg(test)]
 mod end_to_end;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod flood;
 #[cfg(test)]
 mod grants;
 #[cfg(test)]
 mod guides;
+#[cfg(test)]
+mod isolation;
 #[cfg(test)]
 mod key_sources;
 #[cfg(test)]
@@ -36,6 +40,8 @@ mod laboratory;
 mod layers;
 #[cfg(test)]
 mod metrics;
+#[cfg(test)]
+mod outage;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]
@@ -50,6 +56,8 @@ mod sdk_variables;
 mod secrets;
 #[cfg(test)]
 mod service_accounts;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]

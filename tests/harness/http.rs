@@ -20,6 +20,11 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// The credentials document, or what came in place of it.
+    pub(crate) fn document(self) -> Result<String, String> {
+        if self.status == 200 { Ok(self.body) } else { Err(format!("{} {}", self.status, self.body)) }
+    }
+
     /// The body as JSON; `null` if it is none.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_default()

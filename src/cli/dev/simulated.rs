@@ -22,7 +22,8 @@ use crate::sim::pod::PodSpec;
 const TOKEN_LIFETIME: Duration = Duration::from_secs(600);
 
 pub(super) async fn run(flags: &DevFlags) -> anyhow::Result<()> {
-    let conditions = Conditions { lifetime: flags.lifetime, latency: flags.latency, fail_rate: flags.fail };
+    let conditions =
+        Conditions { lifetime: flags.lifetime, latency: flags.latency, fail_rate: flags.fail, ..Conditions::default() };
     let cloud = Cloud::start(cloud::Config { conditions, ..cloud::Config::default() }).await?;
     let folder = Folder::new()?;
     let pod = PodSpec::new("default", "demo", "demo-pod");

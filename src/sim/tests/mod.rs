@@ -168,7 +168,7 @@ async fn every_modelled_error_is_parsed_to_its_variant() {
     assert!(refused(&cloud, Fault::resource_not_found("x")).await.is_resource_not_found_exception());
     let unmodelled = refused(&cloud, Fault::unrecognized_client()).await;
     assert_eq!(unmodelled.code(), Some("UnrecognizedClientException"));
-    let statuses: Vec<_> = cloud.calls().iter().map(|call| call.status.unwrap()).collect();
+    let statuses: Vec<_> = cloud.calls().iter().map(|call| call.status().unwrap()).collect();
     assert_eq!(statuses, [429, 500, 503, 400, 400, 400, 400, 400, 404, 403]);
 }
 
@@ -270,7 +270,7 @@ async fn sts_refuses_what_is_not_a_session() {
     assert_eq!(code(session(&cloud).await).await, "ExpiredToken");
     cloud.script().next(Operation::GetCallerIdentity, [Fault::sts_throttling().into()]);
     assert_eq!(code(good.clone()).await, "Throttling");
-    assert_eq!(cloud.calls().last().unwrap().status, Some(400), "STS throttles with 400");
+    assert_eq!(cloud.calls().last().unwrap().status(), Some(400), "STS throttles with 400");
 }
 
 #[tokio::test]
@@ -336,7 +336,7 @@ async fn a_call_that_hangs_ends_with_the_cloud() {
         }
     });
     cloud.reached(Operation::Jwks, 1).await;
-    assert_eq!(cloud.calls()[0].status, None);
+    assert_eq!(cloud.calls()[0].status(), None);
     drop(cloud);
     assert!(matches!(call.await.unwrap(), Ok(0) | Err(_)));
 }
@@ -363,7 +363,7 @@ async fn calls_are_recorded_and_logged_without_tokens() {
     let token = token(&cloud);
     let output = assume_well(&cloud, &token).await.unwrap();
     let call = lines.recv().await.unwrap();
-    assert_eq!((call.operation, call.status), (Operation::EksAuth, Some(200)));
+    assert_eq!((call.operation, call.status()), (Operation::EksAuth, Some(200)));
     assert_eq!(call.subject.as_deref(), Some("system:serviceaccount:default:app"));
     assert_eq!(Some(call.request_id.as_str()), output.request_id());
     assert!(!format!("{:?}{cloud:?}", cloud.calls()).contains(&token));
@@ -379,7 +379,7 @@ async fn conditions_change_at_run_time() {
     assert!(assume_well(&cloud, &token).await.unwrap_err().is_internal_server_exception());
     assert_eq!(caller_identity(&cloud, node(&cloud)).await.unwrap_err().code(), Some("InternalFailure"));
     assert!(raw(&cloud, "GET /openid/v1/jwks HTTP/1.1").await.0.starts_with("HTTP/1.1 200"), "the cluster is not AWS");
-    cloud.set_conditions(Conditions { lifetime: HOUR, latency: Duration::from_millis(30), fail_rate: 0.0 });
+    cloud.set_conditions(Conditions { lifetime: HOUR, latency: Duration::from_millis(30), ..Conditions::default() });
     let start = Clock::System.now();
     let output = assume_well(&cloud, &token).await.unwrap();
     assert!(Clock::System.now().mono - start.mono >= Duration::from_millis(30));

@@ -111,7 +111,7 @@ async fn judge(table: &[Case]) {
         cloud.put_role(role(TARGET, statements).maximum(12 * HOUR));
         check(what, assume(&cloud, &base, TARGET, *ask).await, *expected);
         let status = expected.map_or(200, |(code, _)| if code == "AccessDenied" { 403 } else { 400 });
-        assert_eq!(cloud.calls().last().unwrap().status, Some(status), "{what}");
+        assert_eq!(cloud.calls().last().unwrap().status(), Some(status), "{what}");
     }
     check("no such role", assume(&cloud, &base, NEXT, plain).await, DENIED);
 }

@@ -111,7 +111,7 @@ async fn trust_policies_decide() {
         } else {
             let refusal = ("AccessDenied".to_owned(), "Not authorized to perform sts:AssumeRoleWithWebIdentity".to_owned());
             assert_eq!(refused(&cloud, &token).await, refusal, "{what}");
-            assert_eq!(cloud.calls().last().unwrap().status, Some(403));
+            assert_eq!(cloud.calls().last().unwrap().status(), Some(403));
         }
     }
 }
@@ -201,7 +201,7 @@ async fn faults_are_scripted_in_stss_own_words() {
     for fault in [Fault::sts_throttling(), Fault::sts_internal_failure(), Fault::sts_service_unavailable()] {
         assert_eq!(scripted(fault.clone()).await.meta().code(), Some(fault.code.as_str()));
     }
-    let statuses: Vec<_> = cloud.calls().iter().map(|call| call.status.unwrap()).collect();
+    let statuses: Vec<_> = cloud.calls().iter().map(|call| call.status().unwrap()).collect();
     assert_eq!(statuses, [400, 403, 400, 400, 400, 400, 403, 400, 500, 503]);
     cloud.script().next(Operation::AssumeRoleWithWebIdentity, [Behaviour::Without("/Credentials/SessionToken")]);
     let incomplete = assume(&cloud, &token, None).await;
