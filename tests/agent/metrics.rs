@@ -1,7 +1,7 @@
 //! Names and labels of metrics are an interface: dashboards and alerts of operators name them.
 
 use credlet::domain::mint::Failure;
-use credlet::observe::metrics::{CallResult, EvictionCause, Finding, Limit};
+use credlet::observe::metrics::{CallResult, EvictionCause, Finding, Limit, Watch};
 
 use crate::laboratory::Laboratory;
 use crate::world::{World, pod};
@@ -38,6 +38,7 @@ fn touch_rare_families(laboratory: &Laboratory) {
     metrics.cache.refreshed(CallResult::from(&Err::<(), _>(Failure::Throttled { retry_after: None })));
     metrics.front.connection_refused(Limit::Connections);
     metrics.front.source_observed(Finding::Foreign);
+    metrics.watch_synced(Watch::Pods, false);
     metrics.front.shed(Limit::PodRate);
 }
 
