@@ -37,6 +37,8 @@ mod layers;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
+mod pod_watch;
+#[cfg(test)]
 mod policy;
 #[cfg(test)]
 mod promises;
