@@ -132,6 +132,16 @@ async fn nothing_but_metadata_of_this_nodes_pods_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_check_tries_list_and_watch() {
+    let server = ApiServer::start().await.unwrap();
+    let config = pods::Config { server: server.access().unwrap(), node_name: NODE.to_owned() };
+    assert_eq!((config.try_once().await, server.pods().asked().len()), (Ok(()), 2));
+    server.pods().forget(Gone::Status);
+    server.set_health(Health::Away);
+    assert!(config.try_once().await.is_err());
+}
+
+#[tokio::test]
 async fn a_watch_that_breaks_off_goes_on_where_it_was() {
     let scene = Scene::new().await;
     assert_eq!(scene.both().await, (200, 200));
