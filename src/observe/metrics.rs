@@ -45,6 +45,7 @@ pub struct Metrics {
     /// When the node's own credentials end, Unix seconds; 0 while unknown or endless.
     pub node_credentials_expiry: Gauge,
     watch_synced: Family<Label, Gauge>,
+    panics: Family<Label, Counter>,
 }
 
 /// `credlet_requests_total` and what goes with it. The handles of each outcome are resolved at construction.
@@ -150,6 +151,7 @@ impl Metrics {
                 "When the node's own credentials end",
             ),
             watch_synced: registered(own, "watch_synced", "1 while a watch of the API server is up to date, by what is watched"),
+            panics: registered(own, "panics", "Bugs of credlet that ended a task, by task"),
             registry: Mutex::new(registry),
         }
     }
@@ -162,6 +164,11 @@ impl Metrics {
     /// Adds values that are computed when somebody asks for them; their names bear the prefix already.
     pub fn register_collector(&self, collector: Box<dyn Collector>) {
         self.registry.lock().register_collector(collector);
+    }
+
+    /// Counts a panic in the task of that name.
+    pub fn panicked(&self, task: &'static str) {
+        self.panics.get_or_create(&[("task", task)]).inc();
     }
 
     /// The exposition.
@@ -314,19 +321,15 @@ impl FrontMetrics {
         }
     }
 
-    /// Counts a connection closed by a limit.
-    pub fn connection_refused(&self, limit: Limit) {
-        self.connections_refused.get_or_create(&[("limit", limit.into())]).inc();
-    }
-
     /// Counts something about a source that was let pass.
     pub fn source_observed(&self, finding: Finding) {
         self.source_observed.get_or_create(&[("finding", finding.into())]).inc();
     }
 
-    /// Counts a request shed by a limit.
-    pub fn shed(&self, limit: Limit) {
-        self.sheds.get_or_create(&[("limit", limit.into())]).inc();
+    /// Counts a connection, or a request, shed by a limit.
+    pub(super) fn shed(&self, limit: Limit) {
+        let family = if limit.is_of_connections() { &self.connections_refused } else { &self.sheds };
+        family.get_or_create(&[("limit", limit.into())]).inc();
     }
 
     /// Says whether the credentials endpoint listens on this address. A family is up while each of its addresses is.

@@ -29,6 +29,8 @@ mod grants;
 #[cfg(test)]
 mod guides;
 #[cfg(test)]
+mod isolation;
+#[cfg(test)]
 mod key_sources;
 #[cfg(test)]
 mod laboratory;

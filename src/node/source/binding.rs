@@ -20,7 +20,7 @@ use crate::domain::identity::{Identity, Presented, Subject};
 use crate::domain::refusal::Refusal;
 use crate::node::source::origins::{Answer, Judgement, Origins};
 use crate::node::source::pins::{Pins, Use};
-use crate::node::source::{LINES_PER_SECOND, Mode, Origin, Peer, Place, SourceCheck};
+use crate::node::source::{Mode, Origin, Peer, Place, SourceCheck};
 use crate::observe::Context;
 use crate::observe::metrics::Finding;
 
@@ -49,7 +49,7 @@ impl SourceBinding {
     #[must_use]
     pub fn new(mode: Mode, check: &SourceCheck) -> Arc<Self> {
         let context = check.context.clone();
-        let lines = Mutex::new(Bucket::new(LINES_PER_SECOND, 1.0, context.clock.now().mono));
+        let lines = Mutex::new(Bucket::once_a_minute(context.clock.now().mono));
         Arc::new(Self { mode, pins: Mutex::default(), origins: Arc::clone(&check.origins), context, lines })
     }
 
