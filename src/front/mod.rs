@@ -131,10 +131,10 @@ impl Front {
         Arc::clone(&self.nonces)
     }
 
-    /// What is done about connections from outside this node.
+    /// Who judges where connections come from.
     #[must_use]
-    pub fn source_check(&self) -> source::Mode {
-        self.gate.sources.mode()
+    pub fn source_check(&self) -> &SourceCheck {
+        &self.gate.sources
     }
 
     /// Serves until [`Tasks::shutdown`].

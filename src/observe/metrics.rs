@@ -18,7 +18,7 @@ use prometheus_client::registry::{Metric, Registry};
 use crate::domain::refusal::Reason;
 use crate::observe::process::ProcessCollector;
 
-pub use crate::observe::labels::{CallResult, EvictionCause, Finding, Limit, Operation, Outcome};
+pub use crate::observe::labels::{CallResult, EvictionCause, Finding, Limit, Operation, Outcome, Watch};
 
 /// One label: name and value.
 pub type Label = [(&'static str, &'static str); 1];
@@ -44,6 +44,7 @@ pub struct Metrics {
     pub node_name_known: Gauge,
     /// When the node's own credentials end, Unix seconds; 0 while unknown or endless.
     pub node_credentials_expiry: Gauge,
+    watch_synced: Family<Label, Gauge>,
     panics: Family<Label, Counter>,
 }
 
@@ -149,9 +150,15 @@ impl Metrics {
                 "node_credentials_expiry_timestamp_seconds",
                 "When the node's own credentials end",
             ),
+            watch_synced: registered(own, "watch_synced", "1 while a watch of the API server is up to date, by what is watched"),
             panics: registered(own, "panics", "Bugs of credlet that ended a task, by task"),
             registry: Mutex::new(registry),
         }
+    }
+
+    /// Says whether a watch is up to date.
+    pub fn watch_synced(&self, watch: Watch, synced: bool) {
+        self.watch_synced.get_or_create(&[("watch", watch.into())]).set(i64::from(synced));
     }
 
     /// Adds values that are computed when somebody asks for them; their names bear the prefix already.

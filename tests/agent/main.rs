@@ -43,6 +43,8 @@ mod metrics;
 #[cfg(test)]
 mod outage;
 #[cfg(test)]
+mod pod_watch;
+#[cfg(test)]
 mod policy;
 #[cfg(test)]
 mod promises;

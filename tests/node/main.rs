@@ -9,6 +9,8 @@ mod harness;
 #[cfg(test)]
 mod abuse;
 #[cfg(test)]
+mod binding;
+#[cfg(test)]
 mod check;
 #[cfg(test)]
 mod drop_in;
