@@ -27,6 +27,11 @@ RUN . /architecture \
     && apt-get install -y --no-install-recommends $packages \
     && rm -rf /var/lib/apt/lists/*
 
+# Writes the list of crates into the binary, where scanners of vulnerabilities look for it.
+ARG CARGO_AUDITABLE_VERSION=0.7.7
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    cargo install --quiet --locked --root /usr/local "cargo-auditable@$CARGO_AUDITABLE_VERSION"
+
 COPY . .
 ARG CREDLET_COMMIT=unknown
 # Cargo goes by the time of files, which a reproducible build sets all alike: touched, they are new to the kept target folder.
@@ -36,9 +41,24 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     . /architecture \
     && target="$cpu-unknown-linux-gnu" \
     && find src build.rs -type f -exec touch {} + \
-    && RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --no-default-features --bin credlet \
+    && RUSTFLAGS="-C target-feature=+crt-static" cargo auditable build --release --locked --no-default-features --bin credlet \
         --target "$target" --config "target.$target.linker='$cpu-linux-gnu-gcc'" \
     && install -D "target/$target/release/credlet" /image/credlet
+
+# What licences ask for: the texts as each crate brings them, and those of Debian for what is linked in and copied.
+WORKDIR /image/licenses
+# `crates` is a list of words.
+# hadolint ignore=SC2086,SC2154,DL3003,DL4006
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    . /architecture \
+    && cp /src/LICENSE credlet.txt \
+    && crates=$(cargo tree --manifest-path /src/Cargo.toml --locked --no-default-features --edges normal \
+        --target "$cpu-unknown-linux-gnu" --prefix none --format '{p}' | sed -E '/\//d; s/^([^ ]+) v([^ ]+).*/\1-\2/' | sort -u) \
+    && cd /usr/local/cargo/registry/src/*/ \
+    && find $crates -maxdepth 2 -type f -iregex '.*/\(licen[cs]e\|copying\|copyright\|notice\)[^/]*' ! -name '*.rs' \
+        -exec tail -vn +1 {} + >/image/licenses/crates.txt \
+    && cd /usr/share/doc \
+    && tail -vn +1 libc6-dev/copyright libgcc-12-dev/copyright ca-certificates/copyright >/image/licenses/debian.txt
 
 # The capability lets a uid that is not root bind port 80, once the container's bounding set has it. The other two paths are
 # those of the EKS Pod Identity Agent's image, and so is root's home, where its hybrid DaemonSets mount credentials: a runtime takes

@@ -224,6 +224,11 @@ impl Entry {
         free
     }
 
+    /// The entry has ended: lets go of what is held.
+    pub(super) fn release(&mut self) {
+        self.held = None;
+    }
+
     /// The newest token: what the next load presents.
     #[must_use]
     pub(super) fn newest(&self) -> &Arc<Presented> {

@@ -151,6 +151,16 @@ impl Slot {
         !std::mem::replace(&mut self.state.lock().removed, true)
     }
 
+    /// Lets go of the credential: moka keeps the memory of what was taken out until other work of its own comes up.
+    fn release(&self) {
+        let mut state = self.state.lock();
+        state.entry.release();
+        if !state.entry.is_flying() {
+            let ended = Failure::Unavailable("the entry has ended".into());
+            state.progress.send_replace(Progress::Landed(Err(ended)));
+        }
+    }
+
     pub(super) fn held(&self) -> Option<Arc<Credential>> {
         self.state.lock().entry.held().cloned()
     }
@@ -227,6 +237,7 @@ impl Slots {
     /// Takes a slot out whose entry has ended; asks that hold it already are sent to a new one.
     pub(super) fn remove(&self, slot: &Slot, end: End) {
         self.by_key.invalidate(&slot.key);
+        slot.release();
         self.give_back(slot.kept);
         self.metrics.cache.evicted(match end {
             End::Lapsed => EvictionCause::Lapsed,

@@ -115,4 +115,16 @@ mod tests {
         assert_eq!(lines.len(), 1);
         assert!(lines[0].contains("own"));
     }
+
+    #[test]
+    fn spans_of_foreign_crates_add_nothing_to_own_lines() {
+        for format in [Format::Json, Format::Text] {
+            let lines = written(Config { level: LevelFilter::TRACE, format }, || {
+                let _span = tracing::info_span!(target: "aws_smithy_runtime", "invoke", authorization = "canary").entered();
+                tracing::info!(target: "credlet::x", "own");
+                tracing::info!(target: audit::TARGET, "own");
+            });
+            assert!(lines.len() == 2 && lines.iter().all(|line| line.contains("own") && !line.contains("canary")), "{lines:?}");
+        }
+    }
 }

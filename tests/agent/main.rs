@@ -63,6 +63,8 @@ mod simulation;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]
+mod threats;
+#[cfg(test)]
 mod wire;
 #[cfg(test)]
 mod world;

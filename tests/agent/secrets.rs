@@ -1,6 +1,7 @@
-//! No secret leaves by a side door: whatever happens, at the finest log level, none stands in a log line, in status, in metrics or
-//! in the body of an error.
+//! No secret leaves by a side door: whatever happens, at the finest log level, none stands in a log line, in status, in metrics, in
+//! the body of an error, or in what commands print. What stands in memory is looked at by `cargo test --test node memory`.
 
+use std::process::Output;
 use std::time::Duration;
 
 use credlet::domain::policy::WEB_IDENTITY_AUDIENCE;
@@ -9,7 +10,7 @@ use credlet::sim::script::{Behaviour, Operation};
 
 use crate::chains;
 use crate::harness::http::Answer;
-use crate::harness::setup::credlet;
+use crate::harness::setup::{CREDLET, Setup, credlet};
 use crate::world::{World, cloud, pod};
 
 #[tokio::test]
@@ -17,6 +18,7 @@ async fn secrets_are_in_answers_to_their_owners_only() {
     for format in ["json", "text"] {
         let world = World::with(|setup| setup.flag("verbosity", "trace").flag("log-format", format)).await;
         let (secrets, errors) = live(&world).await;
+        assert!(world.agent.log().lines().count() > 10, "trace says something");
         ensure_hidden(&world, &secrets, errors).await;
     }
 }
@@ -39,6 +41,53 @@ async fn so_are_those_of_web_identity_and_chains() {
     ensure_hidden(&world, &secrets, errors).await;
 }
 
+/// AWS calls no external id a secret, but who knows it and the role is one step nearer to it.
+#[tokio::test]
+async fn external_ids_are_for_operators_only() {
+    const EXTERNAL_ID: &str = "canary-external-id";
+    let chain =
+        |name| format!("{name}: {{ chain: [ {{ role: 'arn:aws:iam::222222222222:role/{name}', externalId: {EXTERNAL_ID} }} ] }}");
+    let rule = "{ match: { namespace: default, serviceAccount: app }, exchange: pod-identity";
+    let policy = format!("rules: [ {rule}, targets: {{ {}, {} }} }} ]", chain("open"), chain("closed"));
+    let (folder, cloud) = (tempfile::tempdir().unwrap(), cloud().await);
+    let file = folder.path().join("policy.yaml");
+    std::fs::write(&file, policy).unwrap();
+    chains::put_open(&cloud, chains::ASSOCIATED, &["arn:aws:iam::222222222222:role/open".to_owned()]);
+    let mut world = World::begin(cloud, |setup| setup.flag("verbosity", "trace").flag("policy", file.display())).await;
+    world.agent.become_ready().await.unwrap();
+    let (token, mut errors) = (world.token(&pod("app-0")), String::new());
+    for (name, status) in [("open", 200), ("closed", 403)] {
+        let answer = world.agent.get(&format!("/v1/credentials/{name}"), &[("authorization", &token)]).await.unwrap();
+        assert_eq!(answer.status, status, "{}", answer.body);
+        errors += &answer.body;
+    }
+    ensure_hidden(&world, &[EXTERNAL_ID.to_owned()], errors).await;
+    let mut explain = credlet("policy");
+    explain.args(["explain", "--namespace=default", "--service-account=app", "--file"]).arg(&file);
+    assert!(text(explain.output().await.unwrap()).contains(EXTERNAL_ID), "they have to see what they configured");
+}
+
+#[tokio::test]
+async fn commands_print_no_credentials_of_the_node() {
+    let cloud = cloud().await;
+    let secret = cloud.node_credentials().1.expose();
+    for fault in [None, Some(Fault::unrecognized_client()), Some(Fault::access_denied())] {
+        let (folder, failed) = (tempfile::tempdir().unwrap(), fault.is_some());
+        fault.into_iter().for_each(|fault| cloud.script().always(Operation::EksAuth, fault.into()));
+        let setup = Setup::on_loopback(folder.path()).unwrap().of(&cloud).flag("verbosity", "trace");
+        let json = setup.clone().line(&[CREDLET, "check", "--json"]);
+        for setup in [setup.clone().command_of("check"), json, setup.flag("port", "x")] {
+            let printed = text(setup.end().await.unwrap());
+            assert!(!printed.is_empty() && !printed.contains(secret), "{failed}: {printed}");
+        }
+    }
+}
+
+/// All that a command has printed.
+fn text(output: Output) -> String {
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+}
+
 async fn ensure_hidden(world: &World, secrets: &[String], errors: String) {
     let outputs = [
         ("log", world.agent.log()),
@@ -48,7 +97,6 @@ async fn ensure_hidden(world: &World, secrets: &[String], errors: String) {
         ("readiness", world.agent.probe("/readyz").await.unwrap().body),
         ("errors", errors),
     ];
-    assert!(world.agent.log().lines().count() > 10, "trace says something");
     for (name, output) in &outputs {
         assert!(!output.is_empty(), "{name}");
         for secret in secrets {

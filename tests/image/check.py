@@ -14,6 +14,7 @@ import tomllib
 import unittest
 import urllib.error
 import urllib.request
+import zlib
 
 import names
 from archive import Archive, file_capabilities
@@ -28,8 +29,9 @@ MIB = 1 << 20
 LIMIT_MIB = {"unpacked": 24, "compressed": 10}
 
 ADDRESSES = ["169.254.170.23/32", "fd00:ec2::23/128", f"{names.BY_HOSTS[1]}/32", f"{names.BY_DNS[1]}/32"]
-FOLDERS = {"etc", "etc/ssl", "etc/ssl/certs"}
-FILES = {"credlet", "etc/group", "etc/nsswitch.conf", "etc/passwd", "etc/ssl/certs/ca-certificates.crt"}
+FOLDERS = {"etc", "etc/ssl", "etc/ssl/certs", "licenses"}
+LICENSES = {f"licenses/{name}.txt" for name in ("crates", "credlet", "debian")}
+FILES = {"credlet", "etc/group", "etc/nsswitch.conf", "etc/passwd", "etc/ssl/certs/ca-certificates.crt", *LICENSES}
 LINKS = {"go-runner", "eks-pod-identity-agent"}
 
 
@@ -133,6 +135,24 @@ class BillOfMaterials(unittest.TestCase):
         names_found = {part["name"] for part in bill["components"]}
         self.assertLessEqual({"hyper", "aws-lc-sys", "tikv-jemalloc-sys", "libc6-dev", "ca-certificates"}, names_found)
         self.assertFalse({"criterion", "proptest"} & names_found, "crates of tests")
+
+
+    def test_the_binary_bears_the_list_of_its_crates(self) -> None:
+        section, binary = FOLDER / "crates", FOLDER / "rootfs/credlet"
+        subprocess.run(["objcopy", "--dump-section", f".dep-v0={section}", binary, FOLDER / "copy"], check=True)
+        packages = json.loads(zlib.decompress(section.read_bytes()))["packages"]
+        found = {(part["name"], part["version"]) for part in packages if part.get("kind", "runtime") == "runtime"}
+        locked = {(crate["name"], crate["version"]) for crate in tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]}
+        self.assertLessEqual(found, locked)
+        names_found = {name for name, _ in found}
+        self.assertLessEqual({"credlet", "hyper", "aws-lc-sys", "tikv-jemalloc-sys"}, names_found)
+        self.assertFalse({"criterion", "proptest"} & names_found, "crates of tests")
+
+    def test_licenses(self) -> None:
+        crates = (FOLDER / "rootfs/licenses/crates.txt").read_text()
+        for crate in ("hyper", "aws-lc-sys", "tikv-jemalloc-sys", "rustls"):
+            self.assertRegex(crates, rf"==> {crate}-\d\S*/\S+ <==")
+        self.assertIn("GNU Lesser General Public License", (FOLDER / "rootfs/licenses/debian.txt").read_text())
 
 
 class Running(unittest.TestCase):

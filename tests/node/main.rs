@@ -19,11 +19,15 @@ mod egress;
 #[cfg(test)]
 mod initialize;
 #[cfg(test)]
+mod interception;
+#[cfg(test)]
 mod laptop;
 #[cfg(test)]
 mod link;
 #[cfg(test)]
 mod listeners;
+#[cfg(test)]
+mod memory;
 #[cfg(test)]
 mod node;
 #[cfg(test)]
