@@ -1,0 +1,3 @@
+//! From one agent of a node to the next, without a moment in which nobody serves.
+
+pub mod folder;
