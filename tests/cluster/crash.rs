@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use crate::asker::{Asker, Connections};
+use crate::harness::asker::{Asker, Asking, Connections};
 use crate::pod;
 use crate::process::Process;
 use crate::world::World;
@@ -24,14 +24,14 @@ pub(crate) async fn killed(world: Arc<World>, times: usize) -> anyhow::Result<()
     let manifest = pod::on_second_node(pod::with_identity(&namespace, "app", "default"));
     let token = world.cluster.run(&manifest).await?.token().await?;
     let mut process = Process::of(&agent.pod().await?, "credlet").await?;
-    let asker = Asker::start(agent.node.network()?, &token, Connections::Each);
-    world.cluster.wait_until("credentials", async || Ok(asker.so_far().served > 0)).await?;
+    let asker = Asker::start_in(agent.node.network()?, Asking::nodes_agent(&token, Connections::Each));
+    world.cluster.wait_until("credentials", async || Ok(asker.so_far(|asked| asked.served > 0))).await?;
     let mut starts = Vec::new();
     while starts.len() < times {
         let (another, start) = process.replace().await?;
         process = another;
         starts.push(start);
-        world.cluster.wait_until("credentials", async || Ok(asker.so_far().returns.len() >= starts.len())).await?;
+        world.cluster.wait_until("credentials", async || Ok(asker.so_far(|asked| asked.returns.len() >= starts.len()))).await?;
     }
     let asked = asker.stop()?;
 

@@ -18,8 +18,6 @@ mod agent;
 #[cfg(test)]
 mod annotations;
 #[cfg(test)]
-mod asker;
-#[cfg(test)]
 mod cloud;
 #[cfg(test)]
 mod cluster;

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use crate::agent::{Agent, CREDLET};
-use crate::asker::{Asked, Asker, Connections};
+use crate::harness::asker::{Asked, Asker, Asking, Connections};
 use crate::pod::{self, Pod};
 use crate::process::Process;
 use crate::world::World;
@@ -42,10 +42,10 @@ impl Load {
             let client = world.cluster.run(&manifest).await?;
             let (token, process) = (client.token().await?, Process::of(&client, "app").await?);
             for connections in [Connections::Each, Connections::Kept] {
-                askers.push(Asker::start(process.network()?, &token, connections));
+                askers.push(Asker::start_in(process.network()?, Asking::nodes_agent(&token, connections)));
             }
         }
-        let are_served = async || Ok(askers.iter().all(|asker| asker.so_far().served > 0));
+        let are_served = async || Ok(askers.iter().all(|asker| asker.so_far(|asked| asked.served > 0)));
         world.cluster.wait_until("credentials", are_served).await?;
         Ok(Self { namespace: namespace.to_owned(), calls: world.other_agent.calls(namespace), askers })
     }
@@ -149,7 +149,7 @@ pub(crate) async fn first_with_handover(world: Arc<World>) -> anyhow::Result<()>
     ensure!(installed.status.success(), "{installed:?}");
     let new = agent.release.next_pod(&old).await?;
     says(&world, &new, "169.254.170.23:80 is held by a process of uid 17023; waiting for it to leave").await?;
-    ensure!(load.askers.iter().all(|asker| asker.so_far().failed == 0), "while the new one waits");
+    ensure!(load.askers.iter().all(|asker| asker.so_far(|asked| asked.failed == 0)), "while the new one waits");
     old.delete().await?;
     agent.release.become_ready().await?;
     let (asked, _) = load.stop(agent)?;

@@ -1,4 +1,5 @@
-//! A client that asks without a pause and never tries again: the shortest time without credentials shows.
+//! A client that asks again and again and never tries again: the shortest time without credentials shows. A thread of its own asks by
+//! plain sockets, so that a million questions cost little beside the agent's answers.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -14,10 +15,8 @@ use nix::sched::{CloneFlags, setns};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)), 80);
-
-/// From an answer, or its absence, to the next question: the cores are few.
-const PAUSE: Duration = Duration::from_millis(1);
+/// Where a node's agent is.
+pub(crate) const NODES_AGENT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)), 80);
 
 /// No answer takes longer.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -31,11 +30,28 @@ pub(crate) enum Connections {
     Kept,
 }
 
+/// Whom it asks, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct Asking {
+    pub(crate) address: SocketAddr,
+    pub(crate) token: String,
+    pub(crate) connections: Connections,
+    /// From an answer, or its absence, to the next question.
+    pub(crate) pause: Duration,
+}
+
+impl Asking {
+    /// A node's agent, a thousand times a second at most: its cores are few.
+    pub(crate) fn nodes_agent(token: &str, connections: Connections) -> Self {
+        Self { address: NODES_AGENT, token: token.to_owned(), connections, pause: Duration::from_millis(1) }
+    }
+}
+
 /// A client that is asking.
 pub(crate) struct Asker {
     told_to_stop: Arc<AtomicBool>,
     asked: Arc<Mutex<Asked>>,
-    thread: JoinHandle<nix::Result<()>>,
+    thread: JoinHandle<std::io::Result<()>>,
 }
 
 /// What it saw.
@@ -51,26 +67,36 @@ pub(crate) struct Asked {
     pub(crate) returns: Vec<[Instant; 2]>,
     /// What came of the last question that failed.
     pub(crate) last_failure: String,
+    /// All times from an answer with credentials to the next, in microseconds.
+    pub(crate) pauses: Vec<u32>,
 }
 
 impl Asker {
-    /// Asks from a network namespace with the token of a pod.
-    pub(crate) fn start(network: File, token: &str, connections: Connections) -> Self {
+    /// Asks from this network.
+    pub(crate) fn start(asking: Asking) -> Self {
+        Self::start_after(asking, || Ok(()))
+    }
+
+    /// Asks from another network namespace.
+    pub(crate) fn start_in(network: File, asking: Asking) -> Self {
+        // A network namespace is a thread's own.
+        Self::start_after(asking, || Ok(setns(network, CloneFlags::CLONE_NEWNET)?))
+    }
+
+    fn start_after(asking: Asking, enter: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Self {
         let (told_to_stop, asked) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Asked>>::default());
         let (told, seen) = (Arc::clone(&told_to_stop), Arc::clone(&asked));
-        let mut client = Client { token: token.to_owned(), connections, kept: None };
-        // A network namespace is a thread's own.
         let thread = std::thread::spawn(move || {
-            setns(network, CloneFlags::CLONE_NEWNET)?;
-            ask_until(&told, &mut client, &seen);
+            enter()?;
+            ask_until(&told, &mut Client { asking, kept: None }, &seen);
             Ok(())
         });
         Self { told_to_stop, asked, thread }
     }
 
-    /// What it has seen so far.
-    pub(crate) fn so_far(&self) -> Asked {
-        self.asked.lock().clone()
+    /// A look at what it has seen so far.
+    pub(crate) fn so_far<T>(&self, look: impl FnOnce(&Asked) -> T) -> T {
+        look(&self.asked.lock())
     }
 
     /// Ends it.
@@ -90,8 +116,10 @@ fn ask_until(told_to_stop: &AtomicBool, client: &mut Client, asked: &Mutex<Asked
         let mut asked = asked.lock();
         match answer {
             Ok(status) if status.starts_with("HTTP/1.1 200") => {
+                let pause = now - last_served;
                 let longest = if failing { &mut asked.gap } else { &mut asked.slowest };
-                *longest = (now - last_served).max(*longest);
+                *longest = pause.max(*longest);
+                asked.pauses.push(u32::try_from(pause.as_micros()).unwrap_or(u32::MAX));
                 asked.returns.extend(failing.then_some([begin, now]));
                 asked.served += 1;
                 (last_served, failing) = (now, false);
@@ -103,13 +131,12 @@ fn ask_until(told_to_stop: &AtomicBool, client: &mut Client, asked: &Mutex<Asked
             }
         }
         drop(asked);
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(client.asking.pause);
     }
 }
 
 struct Client {
-    token: String,
-    connections: Connections,
+    asking: Asking,
     kept: Option<BufReader<TcpStream>>,
 }
 
@@ -118,26 +145,26 @@ impl Client {
     fn ask(&mut self) -> std::io::Result<String> {
         let mut connection = match self.kept.take() {
             Some(connection) => connection,
-            None => connect()?,
+            None => self.connect()?,
         };
-        let close = match self.connections {
+        let close = match self.asking.connections {
             Connections::Each => "Connection: close\r\n",
             Connections::Kept => "",
         };
-        let token = &self.token;
-        let request = format!("GET /v1/credentials HTTP/1.1\r\nHost: 169.254.170.23\r\nAuthorization: {token}\r\n{close}\r\n");
+        let Asking { address, token, .. } = &self.asking;
+        let request = format!("GET /v1/credentials HTTP/1.1\r\nHost: {address}\r\nAuthorization: {token}\r\n{close}\r\n");
         connection.get_mut().write_all(request.as_bytes())?;
         let (status, ends) = answer(&mut connection)?;
         self.kept = (!ends).then_some(connection);
         Ok(status)
     }
-}
 
-fn connect() -> std::io::Result<BufReader<TcpStream>> {
-    let stream = TcpStream::connect_timeout(&ADDRESS, LIMIT)?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    stream.set_nodelay(true)?;
-    Ok(BufReader::new(stream))
+    fn connect(&self) -> std::io::Result<BufReader<TcpStream>> {
+        let stream = TcpStream::connect_timeout(&self.asking.address, LIMIT)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_nodelay(true)?;
+        Ok(BufReader::new(stream))
+    }
 }
 
 /// Reads a whole answer: its first line, and whether the connection ends with it.
