@@ -2,6 +2,7 @@
 
 pub mod handover;
 pub mod hardening;
+pub mod inheritance;
 pub mod link;
 mod netlink;
 pub mod source;

@@ -1,3 +1,6 @@
-//! From one agent of a node to the next, without a moment in which nobody serves.
+//! One agent follows another on a node, and no request is lost.
 
 pub mod folder;
+pub mod machine;
+#[cfg(test)]
+mod search;
