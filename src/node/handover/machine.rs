@@ -21,7 +21,9 @@
 
 use std::time::Duration;
 
-use strum::{EnumIter, IntoStaticStr};
+use strum::IntoStaticStr;
+
+use crate::observe::metrics::Handover;
 
 /// From one attempt to find the one who serves, or the seat, to the next: soon enough for 100 ms, and seldom enough for an agent
 /// that waits for one that hangs.
@@ -36,11 +38,10 @@ pub const OFFER: Duration = Duration::from_secs(3);
 pub const TAKING: Duration = Duration::from_secs(1);
 
 /// A connection to another agent, by the number that the driver gave it.
-pub type Link = u8;
+pub type Link = u32;
 
 /// What an agent says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Word {
     /// The first word of who connects.
     Hello,
@@ -119,23 +120,9 @@ pub enum Action {
     /// Close the link.
     Close(Link),
     /// Count it.
-    Count(Outcome),
+    Count(Handover),
     /// Drain and end the process.
     End,
-}
-
-/// How a handover went, for one of the two.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub enum Outcome {
-    /// To a successor.
-    Given,
-    /// From a predecessor.
-    Taken,
-    /// Not at all: the predecessor goes on.
-    Failed,
-    /// The successor has gone, and this agent serves again.
-    Resumed,
 }
 
 /// Where an agent stands.
@@ -208,12 +195,6 @@ impl Machine {
         self.served
     }
 
-    /// What it does at first.
-    #[must_use]
-    pub fn begin() -> Vec<Action> {
-        vec![Action::TakeSeat]
-    }
-
     /// What it does about `event`.
     pub fn step(&mut self, event: Event) -> Vec<Action> {
         match event {
@@ -239,8 +220,8 @@ impl Machine {
 
     fn seated(&mut self) -> Vec<Action> {
         let outcome = match (self.served, self.accepts) {
-            (true, false) => Some(Action::Count(Outcome::Resumed)),
-            (false, true) => Some(Action::Count(Outcome::Taken)),
+            (true, false) => Some(Action::Count(Handover::Resumed)),
+            (false, true) => Some(Action::Count(Handover::Taken)),
             _ => None,
         };
         let serve = self.serve();
@@ -253,7 +234,7 @@ impl Machine {
 
     /// Somebody else has the seat: the one who serves, or one that hangs.
     fn unseated(&mut self) -> Vec<Action> {
-        let failed = (self.accepts && !self.served).then_some(Action::Count(Outcome::Failed));
+        let failed = (self.accepts && !self.served).then_some(Action::Count(Handover::Failed));
         let mut actions = [self.rest(), vec![Action::Unpublish]].concat();
         actions.extend(failed.into_iter().chain(self.peers.drain(..).map(Action::Close)));
         actions.extend(if self.terminating { self.end() } else { vec![Action::Pause] });
@@ -324,7 +305,7 @@ impl Machine {
         self.role = Role::Standby(link);
         let mut actions = vec![Action::Relax(link), Action::Unpublish, Action::LeaveSeat, Action::Say(link, Word::Done)];
         actions.extend(self.peers.drain(..).filter(|peer| *peer != link).map(Action::Close));
-        actions.push(Action::Count(Outcome::Given));
+        actions.push(Action::Count(Handover::Given));
         if self.terminating {
             actions.extend(self.end());
         }
@@ -334,7 +315,7 @@ impl Machine {
     fn taken(&mut self, link: Link) -> Vec<Action> {
         self.become_the_one();
         self.peers = vec![link];
-        vec![Action::Publish, Action::Count(Outcome::Taken)]
+        vec![Action::Publish, Action::Count(Handover::Taken)]
     }
 
     /// A link has ended, or is as good as that.
@@ -343,7 +324,7 @@ impl Machine {
         let close = vec![Action::Close(link)];
         let next = match self.role {
             Role::Greeting(server) | Role::Learning(server) | Role::Standby(server) if server == link => self.seek(),
-            Role::Offering(server) if server == link => [vec![Action::Count(Outcome::Failed)], self.seek()].concat(),
+            Role::Offering(server) if server == link => [vec![Action::Count(Handover::Failed)], self.seek()].concat(),
             // It accepts until it knows that another does.
             Role::Taking(server) if server == link => self.seek(),
             Role::Giving(successor) if successor == link => self.resume(),
@@ -360,7 +341,7 @@ impl Machine {
     /// The successor did not make it. What it was sent of the seat must not lock anybody out.
     fn resume(&mut self) -> Vec<Action> {
         let serve = self.serve();
-        [vec![Action::Count(Outcome::Failed)], serve, vec![Action::FreeSeat], self.seek()].concat()
+        [vec![Action::Count(Handover::Failed)], serve, vec![Action::FreeSeat], self.seek()].concat()
     }
 
     /// A successor that is there is told to serve whether it is ready or not: it would have to in a moment.

@@ -214,7 +214,7 @@ impl World {
         match step {
             Step::Start(at) => {
                 self.agents[at].life = Life::Alive;
-                self.act(at, Machine::begin());
+                self.act(at, vec![Action::TakeSeat]);
             }
             Step::Seat(at) => self.seat(at),
             Step::Connect(at) => self.connect(at),
@@ -473,7 +473,9 @@ impl Graph {
         known.insert(first, 0_u32);
         let mut at = 0;
         while at < graph.worlds.len() {
-            if at % 20000 == 0 { eprintln!("DBG {at} {}", graph.worlds.len()); }
+            if at % 20000 == 0 {
+                eprintln!("DBG {at} {}", graph.worlds.len());
+            }
             for step in graph.worlds[at].steps() {
                 let next = graph.worlds[at].after(step);
                 let number = *known.entry(next).or_insert_with_key(|world| {
