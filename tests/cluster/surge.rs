@@ -105,7 +105,7 @@ pub(crate) async fn no_good(world: Arc<World>) -> anyhow::Result<()> {
     let installed = agent.release.try_put(&values, &[]).await?;
     ensure!(installed.status.success(), "{installed:?}");
     let new = agent.release.next_pod(&old).await?;
-    says(&world, &new, "keys").await?;
+    new.waits_for("keys").await?;
     ensure!(old.is_ready().await?, "the old one is not ready");
     agent.release.roll_back().await?;
     ensure!(agent.pod().await?.name == old.name, "the old one is gone");
@@ -148,22 +148,13 @@ pub(crate) async fn first_with_handover(world: Arc<World>) -> anyhow::Result<()>
     let installed = agent.release.try_put(&agent.least_values(), &[]).await?;
     ensure!(installed.status.success(), "{installed:?}");
     let new = agent.release.next_pod(&old).await?;
-    says(&world, &new, "169.254.170.23:80 is held by a process of uid 17023; waiting for it to leave").await?;
+    new.waits_for("169.254.170.23:80 is held by a process of uid 17023; waiting for it to leave").await?;
     ensure!(load.askers.iter().all(|asker| asker.so_far(|asked| asked.failed == 0)), "while the new one waits");
     old.delete().await?;
     agent.release.become_ready().await?;
     let (asked, _) = load.stop(agent)?;
     ensure!(asked.gap <= FREE_PORT + 2 * asked.slowest, "{asked:?}");
     Ok(())
-}
-
-/// Waits until a pod that is not ready says that it waits for this.
-async fn says(world: &World, pod: &Pod, waits: &str) -> anyhow::Result<()> {
-    let says_so = async || {
-        let output = pod.try_exec(&[CREDLET, "status", "--ready"]).await?;
-        Ok(!output.status.success() && String::from_utf8_lossy(&output.stdout).contains(waits))
-    };
-    world.cluster.wait_until(waits, says_so).await
 }
 
 /// Whether it is the one of two agents that serves.
