@@ -31,6 +31,8 @@ mod grants;
 #[cfg(test)]
 mod guides;
 #[cfg(test)]
+mod handover;
+#[cfg(test)]
 mod isolation;
 #[cfg(test)]
 mod key_sources;
