@@ -139,7 +139,7 @@ pub(super) enum End {
 }
 
 /// What a landing changed, for metrics and logs.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Landed {
     /// The new credential is held.
     Renewed,
@@ -391,3 +391,10 @@ fn doubled(first: Duration, in_a_row: u32, longest: Duration) -> Duration {
 #[cfg(test)]
 #[path = "entry_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "entry_model.rs"]
+mod model;
+#[cfg(test)]
+#[path = "entry_model_tests.rs"]
+mod model_tests;

@@ -53,6 +53,8 @@ mod service_accounts;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]
+mod vectors;
+#[cfg(test)]
 mod wire;
 #[cfg(test)]
 mod world;
