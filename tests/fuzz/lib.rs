@@ -40,8 +40,8 @@ pub static GOOD: LazyLock<String> = LazyLock::new(|| KEYS.sign(HEADER, PAYLOAD))
 
 /// Does `work` in a new world, whose time passes only while nobody can do anything but wait.
 pub fn run<T>(work: impl AsyncFnOnce(Context) -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime without I/O").block_on(async {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("a runtime").block_on(async {
         let clock = Clock::simulated(from_unix_seconds(NOW).expect("a time after 1970"));
         work(Context::new(clock)).await
     })

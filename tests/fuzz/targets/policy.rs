@@ -38,7 +38,7 @@ fn lead_somewhere(Faults(faults): &Faults, text: &str) {
 }
 
 fn grants(policy: &Policy, text: &str) {
-    policy.warnings();
+    let _ = policy.warnings();
     for rule in policy.rules().iter().take(RULES) {
         for filling in ["", "a", "a-0"] {
             let [namespace, account] = rule.patterns().map(|pattern| pattern.replace('*', filling));
