@@ -1,4 +1,4 @@
-//! The accept loop of one listener. It ends at shutdown and on no error.
+//! The accept loop of one listener. It rests while this process stands by, and ends at shutdown and on no error.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -6,19 +6,25 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::base::bucket::Bucket;
 use crate::base::clock::Clock;
-use crate::base::tasks::Tasks;
 use crate::front::caps::Caps;
 use crate::front::connection;
 use crate::front::endpoint::Endpoint;
+use crate::node::inheritance::{Listening, accept};
 use crate::node::source::SourceCheck;
+use crate::observe::Context;
 use crate::observe::metrics::Limit;
 
 /// The rest after an error that the next attempt would meet again: no descriptors, no memory.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long an agent that stands by waits at shutdown for its idle connections to bring one more request: it is answered, and told
+/// to close, so that no client meets a connection that goes away under its hands. Nobody waits for this end, since the other
+/// agent serves.
+pub(super) const LINGER: Duration = Duration::from_secs(4);
 
 /// Log lines of one kind a second: one a minute.
 const LINES_PER_SECOND: f64 = 1.0 / 60.0;
@@ -30,20 +36,20 @@ pub(super) struct Gate {
     pub(super) sources: Arc<SourceCheck>,
 }
 
-/// Takes connections from `socket` until shutdown.
-pub(super) async fn run(socket: TcpListener, endpoint: Arc<Endpoint>, gate: Gate, tasks: Tasks) {
+/// Takes connections from `socket` while this process serves, until shutdown.
+pub(super) async fn run(mut socket: Listening, endpoint: Arc<Endpoint>, gate: Gate, context: Context) {
     let mut log = Log::new(endpoint.record.clock.clone());
-    let mut shutdown = pin!(tasks.shutting_down());
+    let mut shutdown = pin!(context.tasks.shutting_down());
     loop {
         let accepted = tokio::select! {
             // What waits in the kernel's queue at shutdown is still taken.
             biased;
-            accepted = socket.accept() => accepted,
+            accepted = accept(&mut socket, &context.duty) => accepted,
             () = &mut shutdown => return,
         };
         match accepted {
             Ok((stream, peer)) => {
-                if let Err(limit) = take(stream, peer, &endpoint, &gate, &tasks) {
+                if let Err(limit) = take(stream, peer, &endpoint, &gate, &context) {
                     endpoint.record.capped(limit);
                     log.capped(peer.ip(), limit);
                 }
@@ -58,17 +64,28 @@ pub(super) async fn run(socket: TcpListener, endpoint: Arc<Endpoint>, gate: Gate
 }
 
 /// Starts to serve a connection, or closes it if a cap says so.
-fn take(stream: TcpStream, peer: SocketAddr, endpoint: &Arc<Endpoint>, gate: &Gate, tasks: &Tasks) -> Result<(), Limit> {
+fn take(stream: TcpStream, peer: SocketAddr, endpoint: &Arc<Endpoint>, gate: &Gate, context: &Context) -> Result<(), Limit> {
     let slot = gate.caps.admit(peer.ip())?;
-    let (endpoint, sources, shutdown) = (Arc::clone(endpoint), Arc::clone(&gate.sources), tasks.shutting_down());
-    tasks.spawn(async move {
+    let (endpoint, sources, end) = (Arc::clone(endpoint), Arc::clone(&gate.sources), end(context));
+    context.tasks.spawn(async move {
         match sources.admit(peer).await {
-            Ok(()) => connection::serve(stream, peer.ip(), endpoint, shutdown).await,
+            Ok(()) => connection::serve(stream, peer.ip(), endpoint, end).await,
             Err(reason) => endpoint.record.closed(reason),
         }
         drop(slot);
     });
     Ok(())
+}
+
+/// Completes when connections are to end.
+fn end(Context { tasks, duty, .. }: &Context) -> impl Future<Output = ()> + Send + use<> {
+    let (shutdown, duty) = (tasks.shutting_down(), duty.clone());
+    async move {
+        shutdown.await;
+        if !duty.is_serving() {
+            tokio::time::sleep(LINGER).await;
+        }
+    }
 }
 
 /// Errors that `accept` passes on from a connection that has died in the queue (accept(2)).

@@ -4,6 +4,8 @@
 //! wait before renewals that don't, and a latch that closes when AWS asks for fewer calls. Who has no permit waits in line; a
 //! caller that left the line costs nothing.
 
+mod transfer;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;

@@ -10,6 +10,7 @@ pub mod process;
 use std::sync::Arc;
 
 use crate::base::clock::Clock;
+use crate::base::duty::Duty;
 use crate::base::readiness::Readiness;
 use crate::base::tasks::Tasks;
 use crate::observe::audit::Audit;
@@ -22,6 +23,8 @@ pub struct Context {
     pub clock: Clock,
     /// Who runs work.
     pub tasks: Tasks,
+    /// Whether this process serves, or another one.
+    pub duty: Duty,
     /// Who is told what works and what does not yet.
     pub readiness: Readiness,
     /// Where things are counted.
@@ -31,11 +34,12 @@ pub struct Context {
 }
 
 impl Context {
-    /// Nothing runs and nothing has been counted yet.
+    /// Of a process that serves. Nothing runs and nothing has been counted yet.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self {
             tasks: Tasks::default(),
+            duty: Duty::serving(),
             readiness: Readiness::default(),
             metrics: Arc::default(),
             audit: Arc::new(Audit::new(&clock)),

@@ -1,7 +1,7 @@
 //! Names and labels of metrics are an interface: dashboards and alerts of operators name them.
 
 use credlet::domain::mint::Failure;
-use credlet::observe::metrics::{CallResult, EvictionCause, Finding, Limit};
+use credlet::observe::metrics::{CallResult, EvictionCause, Finding, Handover, Limit};
 
 use crate::laboratory::Laboratory;
 use crate::world::{World, pod};
@@ -39,6 +39,7 @@ fn touch_rare_families(laboratory: &Laboratory) {
     metrics.front.connection_refused(Limit::Connections);
     metrics.front.source_observed(Finding::Foreign);
     metrics.front.shed(Limit::PodRate);
+    metrics.handovers.ended(Handover::Given);
 }
 
 /// `name type label…` of each family, sorted.

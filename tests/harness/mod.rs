@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod api_server;
+pub(crate) mod asker;
 pub(crate) mod canned;
 pub(crate) mod config_map;
 pub(crate) mod http;
@@ -10,3 +11,4 @@ pub(crate) mod network;
 pub(crate) mod ports;
 pub(crate) mod relay;
 pub(crate) mod setup;
+pub(crate) mod succession;

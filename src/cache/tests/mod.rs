@@ -2,6 +2,7 @@
 
 mod access;
 mod schedules;
+mod transfer;
 
 use std::time::UNIX_EPOCH;
 
@@ -9,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::base::clock::Clock;
+use crate::base::duty::Duty;
 use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
 use crate::domain::credential::{Provenance, Session};
@@ -76,6 +78,7 @@ struct World {
     metrics: Arc<Metrics>,
     clock: Clock,
     tasks: Tasks,
+    duty: Duty,
     token_end: Duration,
 }
 
@@ -91,8 +94,8 @@ fn fake(acts: Vec<Act>) -> Arc<FakeMint> {
 /// A world of `fake`, which may be asked through another mint.
 fn world_of(config: Config, fake: Arc<FakeMint>, mint: Arc<dyn Mint>) -> World {
     let (clock, context) = (fake.clock.clone(), Context::new(fake.clock.clone()));
-    let (metrics, tasks) = (Arc::clone(&context.metrics), context.tasks.clone());
-    World { cache: Cache::new(config, mint, context), mint: fake, metrics, clock, tasks, token_end: 1100 * HOUR }
+    let (metrics, tasks, duty) = (Arc::clone(&context.metrics), context.tasks.clone(), context.duty.clone());
+    World { cache: Cache::new(config, mint, context), mint: fake, metrics, clock, tasks, duty, token_end: 1100 * HOUR }
 }
 
 impl World {
