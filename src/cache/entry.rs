@@ -310,7 +310,7 @@ impl Entry {
 
     fn failed(&mut self, failure: Failure, roll: f64, now: Now) -> Landed {
         let same = |setback: &&Setback| discriminant(&setback.failure) == discriminant(&failure);
-        let in_a_row = self.setback.as_ref().filter(same).map_or(0, |setback| setback.in_a_row) + 1;
+        let in_a_row = self.setback.as_ref().filter(same).map_or(0, |setback| setback.in_a_row).saturating_add(1);
         let denied = matches!(failure, Failure::Denied(_));
         let until = now.mono + pause_after(&failure, in_a_row, roll);
         self.setback = Some(Setback { failure, in_a_row, until });

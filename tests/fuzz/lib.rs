@@ -3,6 +3,8 @@
 //! Each input begins in a world of its own, so that what it does depends on nothing that came before it. No target is content
 //! with "it does not panic": each holds what the agent made of the input against a reading of its own.
 
+pub mod mint;
+
 use std::sync::LazyLock;
 
 use credlet::base::clock::{Clock, from_unix_seconds};

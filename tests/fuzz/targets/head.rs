@@ -6,22 +6,13 @@
 #![no_main]
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::time::Duration;
 
-use credlet::base::clock::Now;
-use credlet::base::secret::Secret;
-use credlet::broker::Broker;
-use credlet::cache::{self, Cache};
-use credlet::domain::credential::{Credential, Provenance, Session};
-use credlet::domain::mint::{Mint, Minting, Order};
-use credlet::domain::policy::Policy;
 use credlet::front::{Config, Front};
-use credlet::grants::Grants;
-use credlet::limits::pods::{self, PodRates};
 use credlet::node::source::Mode;
 use credlet::observe::Context;
-use credlet_fuzz::{GOOD, key_set, run, verifier};
+use credlet_fuzz::mint::{Aws, broker};
+use credlet_fuzz::{GOOD, run};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -59,9 +50,10 @@ async fn converse(context: &Context, bytes: &[u8], piece: usize) -> Vec<u8> {
         let _ = say.shutdown().await;
     };
     let mut said = Vec::new();
-    let (.., heard) = tokio::join!(front(context).serve_connection(broker(context), server, LOCALHOST), speak, async {
-        listen.read_to_end(&mut said).await
-    });
+    let (.., heard) =
+        tokio::join!(front(context).serve_connection(broker(context, Aws::Issues), server, LOCALHOST), speak, async {
+            listen.read_to_end(&mut said).await
+        });
     heard.expect("a connection in memory");
     assert!(context.clock.now().mono - begun < LONGEST, "the connection is held open");
     said
@@ -77,37 +69,6 @@ fn front(context: &Context) -> Front {
         max_connections_per_source: 1,
     };
     Front::bind(config, context.clone()).expect("a free port of loopback")
-}
-
-fn broker(context: &Context) -> Arc<Broker> {
-    let config = cache::Config { capacity: 4, longest_retention: None };
-    Arc::new(Broker {
-        verifier: verifier(&key_set(), context).expect("a good key set"),
-        rates: PodRates::new(pods::Config { per_second: f64::MAX }),
-        grants: Grants::fixed(Policy::without_rules(Some("demo".into()))),
-        cache: Cache::new(config, Arc::new(MadeUp(context.clone())), context.clone()),
-        context: context.clone(),
-    })
-}
-
-/// Makes credentials without asking anybody.
-struct MadeUp(Context);
-
-impl Mint for MadeUp {
-    fn mint(&self, _: Order) -> Minting<'_> {
-        Box::pin(std::future::ready(Ok(credential(self.0.clock.now()))))
-    }
-}
-
-fn credential(now: Now) -> Credential {
-    let session = Session {
-        access_key_id: "ASIAIOSFODNN7EXAMPLE".into(),
-        secret_access_key: Secret::new("s".repeat(40)),
-        session_token: Secret::new("t".repeat(40)),
-        expires_at: now.wall + Duration::from_secs(6 * 3600),
-        assumed_role_arn: "arn:aws:sts::111122223333:assumed-role/app/session".into(),
-    };
-    Credential::new(&session, Provenance::default(), now).expect("a whole session")
 }
 
 /// One answer of a connection.
