@@ -143,7 +143,7 @@ pub(super) enum End {
 }
 
 /// What a landing changed, for metrics and logs.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Landed {
     /// The new credential is held.
     Renewed,
@@ -317,7 +317,7 @@ impl Entry {
 
     fn failed(&mut self, failure: Failure, roll: f64, now: Now) -> Landed {
         let same = |setback: &&Setback| discriminant(&setback.failure) == discriminant(&failure);
-        let in_a_row = self.setback.as_ref().filter(same).map_or(0, |setback| setback.in_a_row) + 1;
+        let in_a_row = self.setback.as_ref().filter(same).map_or(0, |setback| setback.in_a_row).saturating_add(1);
         let denied = matches!(failure, Failure::Denied(_));
         let until = now.mono + pause_after(&failure, in_a_row, roll);
         self.setback = Some(Setback { failure, in_a_row, until });
@@ -400,3 +400,10 @@ fn doubled(first: Duration, in_a_row: u32, longest: Duration) -> Duration {
 #[cfg(test)]
 #[path = "entry_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "entry_model.rs"]
+mod model;
+#[cfg(test)]
+#[path = "entry_model_tests.rs"]
+mod model_tests;

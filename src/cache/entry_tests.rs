@@ -1,13 +1,11 @@
-//! The entry's rules one by one, then all of them against random histories.
+//! The entry's rules one by one; all of them together are in `entry_model`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
-
-use proptest::prelude::*;
 
 use super::*;
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
-use crate::domain::credential::{FRESH_LIFE, Provenance, Session};
+use crate::domain::credential::{Provenance, Session};
 use crate::domain::identity::BearerToken;
 use crate::domain::mint::Denial;
 
@@ -253,100 +251,4 @@ fn an_empty_entry_is_forgotten_two_minutes_after_the_last_request() {
     entry.landed(Err(denied()), EVEN, time.secs(0));
     assert_eq!(entry.wake(time.secs(119)), Wake::Sleep(time.secs(120).mono));
     assert_eq!(entry.wake(time.secs(120)), Wake::Drop(End::Denied));
-}
-
-#[derive(Debug, Clone)]
-enum Event {
-    Pass(u64),
-    Ask,
-    Wake,
-    Land(u8),
-    StepWall(i64),
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    prop_oneof![
-        (0_u64..4000).prop_map(Event::Pass),
-        Just(Event::Ask),
-        Just(Event::Ask),
-        Just(Event::Wake),
-        (0_u8..6).prop_map(Event::Land),
-        (-7200_i64..7200).prop_map(Event::StepWall),
-    ]
-}
-
-fn outcome(kind: u8, now: Now, lifetime: Duration) -> Result<Arc<Credential>, Failure> {
-    match kind {
-        0 | 1 => Ok(credential(now, lifetime)),
-        2 => Err(denied()),
-        3 => Err(Failure::Throttled { retry_after: None }),
-        4 => Err(Failure::Misconfigured("no credentials".into())),
-        _ => Err(unavailable()),
-    }
-}
-
-proptest! {
-    /// Whatever happens in whatever order, and wherever the wall clock jumps: nothing with 60 seconds or less is served, two
-    /// loads never run at once, a request with nothing to get either waits for a load or is told a remembered reason, and a
-    /// failure that is no confirmed refusal takes nothing away.
-    #[test]
-    fn the_promises_hold_for_every_history(
-        events in prop::collection::vec(event(), 1..80), life_seconds in 120_u64..43_200, rolls in prop::collection::vec(0.0..1.0, 80),
-    ) {
-        let lifetime = Duration::from_secs(life_seconds);
-        let mut now = Timeline::start().secs(0);
-        let mut entry = Entry::new(presented(100 * HOUR), KEPT, now);
-        let mut flying = false;
-        for (event, roll) in events.into_iter().zip(rolls) {
-            match event {
-                Event::Pass(seconds) => {
-                    now = Now { wall: now.wall + Duration::from_secs(seconds), mono: now.mono + Duration::from_secs(seconds) };
-                }
-                Event::StepWall(seconds) => {
-                    let size = Duration::from_secs(seconds.unsigned_abs());
-                    now.wall = if seconds < 0 { now.wall - size } else { now.wall + size };
-                }
-                Event::Ask => {
-                    let Asked { answer, begins, .. } = entry.ask(&presented(100 * HOUR), now);
-                    prop_assert!(!(begins && flying), "two loads at once");
-                    flying |= begins;
-                    match answer {
-                        Answer::Serve(served) | Answer::ServeAfter { held: served, .. } => {
-                            prop_assert!(now.until(served.expires_at()) > LEAST_SERVED_LIFE);
-                            prop_assert!(flying || entry.last_failure().is_some() || now.until(served.expires_at()) >= FRESH_LIFE.min(served.lifetime() / 2));
-                        }
-                        Answer::Wait => prop_assert!(flying),
-                        Answer::Refuse(_, left) => prop_assert!(!left.is_zero() && entry.held().is_none_or(|held| !held.is_servable(now))),
-                    }
-                }
-                Event::Wake => {
-                    let wake = entry.wake(now);
-                    prop_assert_eq!(flying, wake == Wake::Flying);
-                    if let Wake::Renew(..) = wake {
-                        flying = entry.begin_renewal(now);
-                        prop_assert!(flying);
-                    }
-                    if let Wake::Sleep(until) = wake {
-                        prop_assert!(until > now.mono, "no busy loop");
-                    }
-                }
-                Event::Land(kind) if flying => {
-                    let servable = entry.held().is_some_and(|held| held.is_servable(now));
-                    let result = outcome(kind, now, lifetime);
-                    let ok = result.is_ok();
-                    let landed = entry.landed(result, roll, now);
-                    flying = false;
-                    let keeps = ok || (servable && landed != Landed::Dropped);
-                    prop_assert_eq!(keeps, entry.held().is_some());
-                    prop_assert!(landed != Landed::Dropped || kind == 2);
-                    let left_at_latest_renewal = lifetime.mul_f64(1.0 - RENEW_AT_SHARE * (1.0 + JITTER));
-                    if ok && left_at_latest_renewal > LEAST_SERVED_LIFE {
-                        let due = entry.renewal_due().unwrap();
-                        prop_assert!(due < now.mono + lifetime - LEAST_SERVED_LIFE, "renewal comes before expiry");
-                    }
-                }
-                Event::Land(_) => (),
-            }
-        }
-    }
 }

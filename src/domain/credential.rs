@@ -19,6 +19,9 @@ use crate::base::secret::Secret;
 /// A credential with this life or less left is never served: every SDK treats it as expired, or should.
 pub const LEAST_SERVED_LIFE: Duration = Duration::from_secs(60);
 
+/// The longest session of any role is 12 hours; the rest is for clocks that differ.
+pub const LONGEST_LIFE: Duration = Duration::from_secs(12 * 3600 + 5 * 60);
+
 /// With less life than this left, a request starts a renewal: SDKs refresh up to 15 minutes ahead, and 5 are slack.
 pub const FRESH_LIFE: Duration = Duration::from_secs(20 * 60);
 

@@ -2,17 +2,15 @@
 //! One answer that is another's would give one pod the role of another.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use aws_smithy_types::DateTime;
 
 use crate::base::clock::{Now, from_unix_seconds};
 use crate::base::secret::Secret;
-use crate::domain::credential::{LEAST_SERVED_LIFE, Provenance, Session, account_of};
+use crate::domain::credential::{LEAST_SERVED_LIFE, LONGEST_LIFE, Provenance, Session, account_of};
 use crate::domain::mint::Failure;
 
-/// The longest session of any role is 12 hours; the rest is for clocks that differ.
-const LONGEST_LIFE: Duration = Duration::from_secs(12 * 3600 + 5 * 60);
 
 /// What is wrong with an answer. Only names of members, no values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

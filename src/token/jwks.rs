@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::token::compact::Compact;
+use crate::token::json::Object;
 
 /// Largest document that is fetched or read.
 pub(super) const DOCUMENT_BYTES: usize = 256 * 1024;
@@ -91,7 +92,8 @@ pub(super) fn parse(document: &[u8]) -> Result<Vec<Key>, JwksError> {
     if document.len() > DOCUMENT_BYTES {
         return Err(JwksError::TooLarge);
     }
-    let Document { keys } = serde_json::from_slice(document).map_err(|error| JwksError::Shape(error.line(), error.column()))?;
+    let Object(Document { keys }) =
+        serde_json::from_slice(document).map_err(|error| JwksError::Shape(error.line(), error.column()))?;
     if keys.len() > KEYS {
         return Err(JwksError::TooMany(keys.len()));
     }
@@ -282,6 +284,8 @@ mod tests {
         {
             assert!(matches!(parse(bad.as_bytes()), Err(JwksError::Shape(..))), "{bad}");
         }
+        let list = json!([[ec256().jwk("a")]]).to_string();
+        assert!(matches!(parse(list.as_bytes()), Err(JwksError::Shape(..))), "its members without their names");
         let many: Vec<_> = (0..65).map(|number| ec256().jwk(&number.to_string())).collect();
         assert_eq!(kids(&many), Err(JwksError::TooMany(65)));
         assert_eq!(kids(&many[..64]).unwrap().len(), 64);

@@ -23,6 +23,7 @@ use crate::observe::Context;
 use crate::observe::metrics::{CallResult, Operation};
 use crate::token::config::{ApiServer, KeySource, Place};
 use crate::token::eks::Eks;
+use crate::token::json::Object;
 use crate::token::jwks::{self, JwksError, Key};
 
 /// One answer; the caller's own deadline is shorter, and the answer is of use for the next one.
@@ -194,7 +195,8 @@ fn file_error(path: &Path, error: io::Error) -> SourceError {
 
 impl Discovery {
     fn parse(url: &Url, document: &Bytes) -> Result<Self, SourceError> {
-        serde_json::from_slice(document).map_err(|_| SourceError::Discovery(url.clone()))
+        let Object(discovery) = serde_json::from_slice(document).map_err(|_| SourceError::Discovery(url.clone()))?;
+        Ok(discovery)
     }
 
     fn keys_url(self, url: &Url, issuer: &str) -> Result<Url, SourceError> {
@@ -262,7 +264,14 @@ mod tests {
         for bad in ["http://a.example/k", "file:///k", "http://169.254.169.254/k", "ftp://127.0.0.1/k", "/k", ""] {
             assert!(matches!(keys_url(document("https://a.example", bad)), Err(SourceError::KeysUrl(_))), "{bad}");
         }
-        for bad in ["", "<html>", "{}", r#"{"issuer":7,"jwks_uri":"https://a.example"}"#, r#"{"issuer":"https://a.example"}"#] {
+        for bad in [
+            "",
+            "<html>",
+            "{}",
+            r#"{"issuer":7,"jwks_uri":"https://a.example"}"#,
+            r#"{"issuer":"https://a.example"}"#,
+            r#"["https://a.example","https://a.example/k"]"#,
+        ] {
             assert!(matches!(keys_url(bad.into()), Err(SourceError::Discovery(_))), "{bad}");
         }
     }

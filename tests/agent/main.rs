@@ -67,6 +67,8 @@ mod sources;
 #[cfg(test)]
 mod threats;
 #[cfg(test)]
+mod vectors;
+#[cfg(test)]
 mod wire;
 #[cfg(test)]
 mod world;

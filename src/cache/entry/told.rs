@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::base::clock::Now;
 use crate::cache::entry::{Entry, Held, Keeping, Setback};
-use crate::domain::credential::{Credential, PackedCredential};
+use crate::domain::credential::{Credential, LONGEST_LIFE, PackedCredential};
 use crate::domain::identity::PackedPresented;
 use crate::domain::mint::Failure;
 
@@ -112,8 +112,9 @@ impl Entry {
 
     fn hold_newer(&mut self, credential: Arc<Credential>, renewal_in: Duration, now: Now) {
         let newer = self.held().is_none_or(|ours| credential.obtained_at() > ours.obtained_at());
-        if newer && credential.is_servable(now) {
-            let life = renewal_in.min(self.keeping.longest.unwrap_or(Duration::MAX));
+        let plausible = now.until(credential.expires_at()).max(credential.lifetime()) <= LONGEST_LIFE;
+        if newer && plausible && credential.is_servable(now) {
+            let life = renewal_in.min(credential.lifetime()).min(self.keeping.longest.unwrap_or(Duration::MAX));
             self.held = Some(Held { credential, renew_at: now.mono + life });
             self.landed_at = now.mono;
             (self.setback, self.unconfirmed_denial) = (None, None);
@@ -122,7 +123,7 @@ impl Entry {
 
     fn learn_failures(&mut self, setback: Option<PackedSetback>, denied_for: Option<Duration>, now: Now) {
         if let Some(PackedSetback { failure, in_a_row, rest }) = setback {
-            let until = now.mono + rest;
+            let until = now.mono + rest.min(LONGEST_LIFE);
             if self.setback.as_ref().is_none_or(|ours| ours.until < until) {
                 self.setback = Some(Setback { failure, in_a_row, until });
             }

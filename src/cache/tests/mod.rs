@@ -1,6 +1,7 @@
 //! The cache around its state machine: loads, waiting, renewal and room, with a made-up mint and a simulated clock.
 
 mod access;
+mod schedules;
 mod transfer;
 
 use std::time::UNIX_EPOCH;
@@ -82,12 +83,19 @@ struct World {
 }
 
 fn world(config: Config, acts: &[Act]) -> World {
-    let clock = Clock::simulated(UNIX_EPOCH + 1000 * HOUR);
-    let mint = Arc::new(FakeMint { clock: clock.clone(), acts: acts.to_vec(), orders: Mutex::default() });
-    let context = Context::new(clock.clone());
+    let mint = fake(acts.to_vec());
+    world_of(config, Arc::clone(&mint), mint)
+}
+
+fn fake(acts: Vec<Act>) -> Arc<FakeMint> {
+    Arc::new(FakeMint { clock: Clock::simulated(UNIX_EPOCH + 1000 * HOUR), acts, orders: Mutex::default() })
+}
+
+/// A world of `fake`, which may be asked through another mint.
+fn world_of(config: Config, fake: Arc<FakeMint>, mint: Arc<dyn Mint>) -> World {
+    let (clock, context) = (fake.clock.clone(), Context::new(fake.clock.clone()));
     let (metrics, tasks, duty) = (Arc::clone(&context.metrics), context.tasks.clone(), context.duty.clone());
-    let cache = Cache::new(config, Arc::<FakeMint>::clone(&mint), context);
-    World { cache, mint, metrics, clock, tasks, duty, token_end: 1100 * HOUR }
+    World { cache: Cache::new(config, mint, context), mint: fake, metrics, clock, tasks, duty, token_end: 1100 * HOUR }
 }
 
 impl World {

@@ -42,7 +42,7 @@ impl State {
             self.set_rate(rate, now);
             self.bucket.drain(now);
         }
-        self.closed_until = self.closed_until.max(closed_for.map(|left| now + left));
+        self.closed_until = self.closed_until.max(closed_for.and_then(|left| now.checked_add(left)));
     }
 }
 
