@@ -4,6 +4,9 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use crate::base::parcel::{optional_text, text};
 use crate::domain::policy::RoleArn;
 
 /// Permission to make and serve one credential, and how to make it. Only [`crate::domain::policy`] makes one. Clones share it.
@@ -14,16 +17,18 @@ pub struct Grant {
     leads_on: bool,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Plan {
+    #[serde(with = "text")]
     audience: Arc<str>,
+    #[serde(with = "optional_text")]
     target: Option<Arc<str>>,
     exchange: Exchange,
     chain: Vec<Hop>,
 }
 
 /// How a token becomes a session.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, strum::IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, strum::IntoStaticStr, Serialize, Deserialize)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Exchange {
     /// EKS Auth `AssumeRoleForPodIdentity`: the association decides the role.
@@ -33,7 +38,7 @@ pub enum Exchange {
 }
 
 /// The parameters of `AssumeRoleWithWebIdentity`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct WebIdentity {
     /// `RoleArn`.
     pub role: RoleArn,
@@ -46,7 +51,7 @@ pub struct WebIdentity {
 }
 
 /// One link of a chain: the parameters of an `AssumeRole` that the session before it calls.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Hop {
     /// `RoleArn`.
     pub role: RoleArn,
@@ -120,6 +125,21 @@ impl Grant {
     }
 }
 
+impl Serialize for Grant {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&*self.plan, self.leads_on).serialize(serializer)
+    }
+}
+
+/// A grant that the policy of another agent of this node made, for what that agent holds by it. It entitles nobody here: an entry
+/// is found by the grant that this agent's own policy makes for a caller, and goes if that policy makes none like it.
+impl<'de> Deserialize<'de> for Grant {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (plan, leads_on) = <(Plan, bool)>::deserialize(deserializer)?;
+        Ok(Self { plan: Arc::new(plan), leads_on })
+    }
+}
+
 impl PartialEq for Grant {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.plan, &other.plan) || self.plan == other.plan
@@ -132,5 +152,48 @@ impl Hash for Grant {
     /// What tells the grants of one caller apart; whole plans would make every look-up slow.
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.target().hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::base::parcel::Parcel;
+
+    fn hop() -> impl Strategy<Value = Hop> {
+        let texts = (".*", proptest::option::of(".*"), vec((".*", ".*"), 0..3), vec(".*", 0..3));
+        (texts, 0..u64::MAX).prop_map(|((session_name, external_id, tags, policy_arns), seconds)| Hop {
+            role: RoleArn::parse("arn:aws:iam::111122223333:role/path/r").unwrap(),
+            session_name,
+            duration: Duration::from_secs(seconds),
+            source_identity: external_id.clone(),
+            external_id,
+            transitive_tags: tags.iter().map(|(key, _): &(String, String)| key.clone()).collect(),
+            tags,
+            policy_arns,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_grant_is_the_same_on_the_other_side(
+            names in (".*", proptest::option::of(".*")), chain in vec(hop(), 0..3), web in any::<bool>(), leads_on in any::<bool>()
+        ) {
+            let web_identity = chain.first().filter(|_| web).map(|hop| WebIdentity {
+                role: hop.role.clone(),
+                session_name: hop.session_name.clone(),
+                duration: hop.duration,
+                policy_arns: hop.policy_arns.clone(),
+            });
+            let exchange = web_identity.map_or(Exchange::PodIdentity, Exchange::WebIdentity);
+            let grant = Grant::new(names.0.into(), names.1.map(Arc::from), exchange, chain).leading_on(leads_on);
+            let parcel = Parcel::pack(1, &grant);
+            let there: Grant = parcel.open(1).unwrap();
+            prop_assert_eq!(&there, &grant);
+            prop_assert_eq!(there.leads_on(), leads_on);
+        }
     }
 }
