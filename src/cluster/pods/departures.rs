@@ -29,13 +29,13 @@ pub(super) struct Told {
     pub(super) deletion: Option<SystemTime>,
 }
 
-/// What is known, as a successor takes it over.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
+/// What is known, as the next agent takes it over.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Known {
     /// UIDs of the pods that are there.
-    pub present: Vec<Box<str>>,
+    present: Vec<Box<str>>,
     /// UIDs of those that are gone or going, and from when on their tokens are refused.
-    pub gone: Vec<(Box<str>, SystemTime)>,
+    gone: Vec<(Box<str>, SystemTime)>,
 }
 
 /// Pods that are there and pods that are gone.

@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::base::clock::Now;
+use crate::base::parcel::{Parcel, Unreadable};
 use crate::base::readiness::Part;
 use crate::cache::Cache;
 use crate::cluster::client::FetchError;
@@ -25,7 +26,8 @@ use crate::observe::Context;
 use crate::observe::metrics::Watch;
 use crate::token::ApiServer;
 
-pub use departures::Known;
+/// Of what is packed: [`departures::Known`].
+const VERSION: u8 = 1;
 
 /// Whose pods are watched, and where.
 #[derive(Debug, Clone)]
@@ -128,18 +130,25 @@ impl Pods {
         Some(Status { synced: error.is_none(), present, gone, error })
     }
 
-    /// What is known, for a successor.
+    /// Which pods are there, and which are gone.
     #[must_use]
-    pub fn export(&self) -> Known {
-        self.watched.as_ref().map(|shared| shared.departures.read().export()).unwrap_or_default()
+    pub fn export(&self) -> Parcel {
+        let known = self.watched.as_ref().map(|shared| shared.departures.read().export());
+        Parcel::pack(VERSION, &known.unwrap_or_default())
     }
 
-    /// Takes over what a predecessor knew. A new list tells which of its pods have gone meanwhile.
-    pub fn import(&self, known: Known) {
-        let Some(shared) = &self.watched else { return };
-        shared.departures.write().import(known, shared.context.clock.now());
-        shared.changed.notify_one();
-        shared.inherited.notify_one();
+    /// Takes over what another agent of this node knew. A new list tells which of its pods have gone meanwhile.
+    ///
+    /// # Errors
+    /// [`Unreadable`] when another version packed it.
+    pub fn import(&self, parcel: &Parcel) -> Result<(), Unreadable> {
+        let known = parcel.open(VERSION)?;
+        if let Some(shared) = &self.watched {
+            shared.departures.write().import(known, shared.context.clock.now());
+            shared.changed.notify_one();
+            shared.inherited.notify_one();
+        }
+        Ok(())
     }
 }
 

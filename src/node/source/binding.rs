@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use crate::base::bucket::Bucket;
 use crate::base::clock::Now;
+use crate::base::parcel::{Parcel, Unreadable};
 use crate::domain::identity::{Identity, Presented, Subject};
 use crate::domain::refusal::Refusal;
 use crate::node::source::origins::{Answer, Judgement, Origins};
@@ -24,7 +25,8 @@ use crate::node::source::{Mode, Origin, Peer, Place, SourceCheck};
 use crate::observe::Context;
 use crate::observe::metrics::Finding;
 
-pub use crate::node::source::pins::Pinned;
+/// Of what is packed: a list of [`crate::node::source::pins::Pinned`].
+const VERSION: u8 = 1;
 
 /// The use of a pod's token from an address by which the pod is not known.
 struct Claim {
@@ -84,15 +86,20 @@ impl SourceBinding {
         self.pins.lock().forget(pod_uid);
     }
 
-    /// What is known, for a successor.
+    /// Which pods are known by which addresses.
     #[must_use]
-    pub fn export(&self) -> Vec<Pinned> {
-        self.pins.lock().export()
+    pub fn export(&self) -> Parcel {
+        Parcel::pack(VERSION, &self.pins.lock().export())
     }
 
-    /// Takes over what a predecessor knew. What has been seen here since counts for more, and what has ended for nothing.
-    pub fn import(&self, pinned: Vec<Pinned>) {
+    /// Takes over what another agent of this node knew. What has been seen here counts for more, and what has ended for nothing.
+    ///
+    /// # Errors
+    /// [`Unreadable`] when another version packed it.
+    pub fn import(&self, parcel: &Parcel) -> Result<(), Unreadable> {
+        let pinned = parcel.open(VERSION)?;
         self.pins.lock().import(pinned, self.context.clock.now());
+        Ok(())
     }
 
     /// Only who enforces waits for the kernel.
@@ -221,7 +228,7 @@ mod tests {
         for number in 1..9 {
             assert_eq!(uses(&binding, &token, &format!("127.0.0.{number}")).await, Ok(()));
         }
-        assert!(binding.export().is_empty());
+        assert!(binding.pins.lock().export().is_empty());
     }
 
     #[tokio::test]
@@ -231,7 +238,8 @@ mod tests {
         for source in OWN {
             assert_eq!(uses(&before, &pod, source).await, Ok(()));
         }
-        after.import(before.export());
+        after.import(&before.export()).unwrap();
+        assert!(after.import(&Parcel::pack(9, &0_u8)).is_err());
         assert_eq!(uses(&after, &pod, "127.0.0.9").await, Err(Reason::SourceMismatch));
         after.forget("a");
         assert_eq!(uses(&after, &pod, "127.0.0.9").await, Ok(()));

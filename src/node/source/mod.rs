@@ -91,7 +91,7 @@ enum Origin {
 
 /// Where on this node a peer is, as far as links tell pods apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Place {
+enum Place {
     /// On the node itself: a process of its own, a pod with hostNetwork.
     Node,
     /// Behind a link that leads to one pod alone.
@@ -103,7 +103,7 @@ pub enum Place {
 /// The name of a link. Networks that name it after its pod keep it when the pod's sandbox is made anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Box<str>", into = "Box<str>")]
-pub struct LinkName(Arc<str>);
+struct LinkName(Arc<str>);
 
 impl From<Box<str>> for LinkName {
     fn from(name: Box<str>) -> Self {

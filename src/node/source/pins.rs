@@ -33,17 +33,13 @@ pub(super) struct Use<'a> {
     pub(super) at: Now,
 }
 
-/// What is known of one pod, as a successor takes it over.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pinned {
-    /// `kubernetes.io.pod.uid`.
-    pub pod_uid: Box<str>,
-    /// Where its first use came from; `None` if the kernel did not tell.
-    pub place: Option<Place>,
-    /// Canonical, in the order of their first use.
-    pub addresses: Vec<IpAddr>,
-    /// When its newest token ends.
-    pub until: SystemTime,
+/// What is known of one pod, as the next agent takes it over.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Pinned {
+    pod_uid: Box<str>,
+    place: Option<Place>,
+    addresses: Vec<IpAddr>,
+    until: SystemTime,
 }
 
 /// All pods.
@@ -54,8 +50,11 @@ pub(super) struct Pins {
 
 #[derive(Debug)]
 struct Pod {
+    /// Where its first use came from; `None` if the kernel did not tell.
     place: Option<Place>,
+    /// Canonical, in the order of their first use.
     addresses: Vec<IpAddr>,
+    /// When its newest token ends.
     until: SystemTime,
     used_at: Instant,
 }
