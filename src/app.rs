@@ -12,6 +12,7 @@ use crate::admin::http::{bind, serve};
 use crate::admin::metrics;
 use crate::admin::probes::Probes;
 use crate::admin::status;
+use crate::base::duty::Duty;
 use crate::broker::Broker;
 use crate::cache::Cache;
 use crate::cache::status::EarliestExpiry;
@@ -24,6 +25,7 @@ use crate::grants::Grants;
 use crate::limits::pods::PodRates;
 use crate::limits::upstream::UpstreamBudget;
 use crate::node::hardening;
+use crate::node::inheritance::{Heir, Inheritance};
 use crate::observe::Context;
 use crate::token::{Access, Verifier};
 
@@ -62,9 +64,12 @@ impl App {
     /// As [`App::start`].
     pub fn start_with(mint: Arc<dyn Mint>, config: Config, access: Access, context: Context) -> Result<Self, FrontError> {
         hardening::keep_memory_private();
-        let front = Front::bind(within(config.front, hardening::connections_allowed()), context.clone())?;
+        let inheritance = Inheritance::default();
+        let front = within(config.front, hardening::connections_allowed());
+        let front = Front::bind(front, &inheritance, context.clone())?;
         let probes = Probes {
             readiness: context.readiness.clone(),
+            duty: context.duty.clone(),
             tasks: context.tasks.clone(),
             listeners: front.listeners(),
             nonces: front.nonces(),
@@ -84,7 +89,7 @@ impl App {
         context.metrics.register_collector(Box::new(EarliestExpiry(broker.cache.clone())));
         let started = context.clock.now();
         let sources = status::Sources { started, probes: probes.clone(), source_check, broker, aws, budget };
-        serve_operators(&config.admin, sources, &context);
+        serve_operators(&config.admin, sources, &inheritance, &context);
         Ok(Self { context, probes })
     }
 
@@ -149,35 +154,35 @@ fn within(config: front::Config, allowed: usize) -> front::Config {
     front::Config { max_connections, max_connections_per_source, ..config }
 }
 
-fn serve_operators(config: &admin::Config, sources: status::Sources, context: &Context) {
+fn serve_operators(config: &admin::Config, sources: status::Sources, inheritance: &Inheritance, context: &Context) {
     for address in config.probe_addresses() {
         let probes = sources.probes.clone();
-        serve_port("probes", address, context, move |path| {
+        serve_port("probes", inheritance.heir(address), context, move |path| {
             let probes = probes.clone();
             async move { probes.answer(&path).await }
         });
     }
     if let Some(address) = config.metrics {
         let all = Arc::clone(&context.metrics);
-        serve_port("metrics", address, context, move |path| std::future::ready(metrics::answer(&all, &path)));
+        serve_port("metrics", inheritance.heir(address), context, move |path| std::future::ready(metrics::answer(&all, &path)));
     }
     serve_status(config, sources, context);
 }
 
-fn serve_port<A, F>(name: &'static str, address: SocketAddr, context: &Context, answer: A)
+fn serve_port<A, F>(name: &'static str, heir: Heir, context: &Context, answer: A)
 where
     A: Fn(String) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = admin::http::Answer> + Send + 'static,
 {
-    let part = context.readiness.advisory(format!("{name} {address}"));
-    let tasks = context.tasks.clone();
+    let part = context.readiness.advisory(format!("{name} {}", heir.address()));
+    let (duty, tasks) = (context.duty.clone(), context.tasks.clone());
     context.tasks.spawn_critical(name, async move {
         let listener = tokio::select! {
-            listener = bind(address, &part) => listener,
+            listener = bind(heir, &duty, &part) => listener,
             () = tasks.shutting_down() => return,
         };
         match listener {
-            Some(listener) => serve(listener, tasks, answer).await,
+            Some(listener) => serve(listener, duty, tasks, answer).await,
             None => tasks.shutting_down().await,
         }
     });
@@ -190,7 +195,9 @@ fn serve_status(config: &admin::Config, sources: status::Sources, context: &Cont
                 let sources = sources.clone();
                 async move { sources.answer(&path).await }
             };
-            context.tasks.spawn_critical("status", serve(listener, context.tasks.clone(), answer));
+            // Its own, whoever serves.
+            let always = Duty::serving();
+            context.tasks.spawn_critical("status", serve(listener, always, context.tasks.clone(), answer));
         }
         Err(error) => {
             let run_dir = config.run_dir.display();

@@ -71,9 +71,10 @@ impl Broker {
     /// The refusal that the caller is told.
     pub async fn credentials(&self, ask: Ask<'_>) -> Result<Served, Refusal> {
         let proof = self.verifier.verify(ask.token, ask.source, ask.at).await;
-        let caller = proof.inspect_err(|refusal| self.refused(Who::Bearer(ask.token), refusal))?;
+        let caller = proof.inspect_err(|refusal| self.refused(Who::Bearer(ask.token), refusal, ask.source))?;
         let served = self.serve(&caller, ask).await;
-        let served = served.inspect_err(|refusal| self.refused(Who::Caller(caller.subject(), caller.presented()), refusal))?;
+        let who = Who::Caller(caller.subject(), caller.presented());
+        let served = served.inspect_err(|refusal| self.refused(who, refusal, ask.source))?;
         self.verifier.confirm(&caller);
         Ok(served)
     }
@@ -106,11 +107,12 @@ impl Broker {
         self.cache.credential(caller, grant, asked).await.map_err(refusal)
     }
 
-    fn refused(&self, who: Who<'_>, refusal: &Refusal) {
+    fn refused(&self, who: Who<'_>, refusal: &Refusal, source: IpAddr) {
+        let now = self.context.clock.now();
         if let Some(limit) = limit_of(refusal.reason) {
-            self.context.metrics.front.shed(limit);
+            self.context.sheds.shed(limit, Some(source), now);
         }
-        self.context.audit.refused(who, refusal, self.context.clock.now());
+        self.context.audit.refused(who, refusal, now);
     }
 }
 

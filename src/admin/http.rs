@@ -10,18 +10,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::errno::Errno;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::net::Listener;
 
+use crate::base::duty::Duty;
 use crate::base::readiness::Part;
 use crate::base::tasks::Tasks;
+use crate::node::inheritance::{Heir, Listening, accept};
 
 /// A request's head must be complete so soon, and an idle connection ends after as long.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,15 +59,16 @@ impl Answer {
     }
 }
 
-/// Binds `address`, trying again for as long as that fails, and says why through `part` and the log whenever the reason changes.
-/// `None` for IPv6 loopback on a node without IPv6.
-pub async fn bind(address: SocketAddr, part: &Part) -> Option<TcpListener> {
-    let mut told = None;
+/// Inherits the heir's socket or binds one, trying again for as long as that fails, and says why through `part` and the log
+/// whenever the reason changes. `None` for IPv6 loopback on a node without IPv6.
+pub async fn bind(mut heir: Heir, duty: &Duty, part: &Part) -> Option<Listening> {
+    let (address, mut told) = (heir.address(), None);
     loop {
-        let error = match TcpListener::bind(address).await {
-            Ok(listener) => {
+        let socket = heir.inherit(duty).await.map_or_else(|| open(address), Ok);
+        let error = match socket.and_then(|socket| heir.listen(socket)) {
+            Ok(listening) => {
                 part.ready();
-                return Some(listener);
+                return Some(listening);
             }
             Err(error) => error,
         };
@@ -82,13 +84,19 @@ pub async fn bind(address: SocketAddr, part: &Part) -> Option<TcpListener> {
     }
 }
 
+fn open(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = std::net::TcpListener::bind(address)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
 fn is_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
     let absent = matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT));
     absent && address.ip() == Ipv6Addr::LOCALHOST
 }
 
-/// Answers requests on `listener` until shutdown; `answer` sees the path. A connection beyond the 32nd is closed.
-pub async fn serve<L, A, F>(mut listener: L, tasks: Tasks, answer: A)
+/// Answers requests on `listener` while on `duty`, until shutdown; `answer` sees the path. A connection beyond the 32nd is closed.
+pub async fn serve<L, A, F>(mut listener: L, duty: Duty, tasks: Tasks, answer: A)
 where
     L: Listener<Io: Send + Unpin + 'static>,
     A: Fn(String) -> F + Clone + Send + Sync + 'static,
@@ -98,12 +106,12 @@ where
     loop {
         let accepted = tokio::select! {
             () = tasks.shutting_down() => return,
-            accepted = listener.accept() => accepted,
+            accepted = accept(&mut listener, &duty) => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
                 if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
-                    let connection = connection(stream, tasks.clone(), answer.clone());
+                    let connection = connection(stream, duty.clone(), tasks.clone(), answer.clone());
                     tasks.spawn(async move {
                         connection.await;
                         drop(slot);
@@ -118,7 +126,7 @@ where
     }
 }
 
-async fn connection<S, A, F>(stream: S, tasks: Tasks, answer: A)
+async fn connection<S, A, F>(stream: S, duty: Duty, tasks: Tasks, answer: A)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     A: Fn(String) -> F,
@@ -126,13 +134,13 @@ where
 {
     let service = service_fn(|request: Request<Incoming>| {
         let known = request.method() == Method::GET;
-        let answer = known.then(|| answer(request.uri().path().to_owned()));
+        let (answer, duty) = (known.then(|| answer(request.uri().path().to_owned())), &duty);
         async move {
             let answer = match answer {
                 Some(answer) => answer.await,
                 None => Answer { status: StatusCode::METHOD_NOT_ALLOWED, ..Answer::not_found() },
             };
-            Ok::<_, Infallible>(response(answer))
+            Ok::<_, Infallible>(response(answer, duty.is_serving()))
         }
     });
     let mut builder = http1::Builder::new();
@@ -151,26 +159,31 @@ where
     }
 }
 
-fn response(answer: Answer) -> Response<Full<Bytes>> {
+/// One that is not the last on its connection if that is to be `kept`.
+fn response(answer: Answer, kept: bool) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(answer.body));
     *response.status_mut() = answer.status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    if !kept {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::base::readiness::Readiness;
+    use crate::node::inheritance::Inheritance;
 
     async fn server() -> (SocketAddr, Tasks) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, tasks) = (listener.local_addr().unwrap(), Tasks::default());
         let answer = |_| std::future::ready(Answer { status: StatusCode::OK, ..Answer::not_found() });
-        tasks.spawn(serve(listener, tasks.clone(), answer));
+        tasks.spawn(serve(listener, Duty::serving(), tasks.clone(), answer));
         (address, tasks)
     }
 
@@ -212,17 +225,17 @@ mod tests {
     async fn a_taken_port_is_told_once_and_served_when_free() {
         let holder = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, readiness) = (holder.local_addr().unwrap(), Readiness::default());
-        let part = readiness.advisory("probes");
+        let (part, duty, inheritance) = (readiness.advisory("probes"), Duty::serving(), Inheritance::default());
         let log = tempfile::NamedTempFile::new().unwrap();
         let writer = Arc::new(log.reopen().unwrap());
         let _logged = tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(writer).finish());
         tokio::time::pause();
-        let patient = tokio::time::timeout(PAUSE * 3, bind(address, &part)).await;
+        let patient = tokio::time::timeout(PAUSE * 3, bind(inheritance.heir(address), &duty, &part)).await;
         assert!(patient.is_err() && readiness.advice()["probes"].contains(&address.to_string()));
         let lines = std::fs::read_to_string(log.path()).unwrap();
         assert_eq!(lines.lines().count(), 1, "{lines}");
         drop(holder);
-        assert!(bind(address, &part).await.is_some());
+        assert!(bind(inheritance.heir(address), &duty, &part).await.is_some());
         assert!(readiness.advice().is_empty());
     }
 

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::admin::http::Answer;
+use crate::base::duty::Duty;
 use crate::base::readiness::Readiness;
 use crate::base::tasks::Tasks;
 use crate::front::listener::Listeners;
@@ -33,6 +34,8 @@ const SELF_PROBE: Duration = Duration::from_millis(800);
 pub struct Probes {
     /// The parts that must work.
     pub readiness: Readiness,
+    /// Whether this process serves: of two that share the node's sockets one is ready.
+    pub duty: Duty,
     /// The tasks that must run.
     pub tasks: Tasks,
     /// The addresses that must lead here.
@@ -72,7 +75,11 @@ impl Probes {
         if self.tasks.is_shutting_down() {
             pending.insert("shutdown".into(), "the process is on its way out".into());
         }
-        pending.extend(self.unreached().await);
+        if self.duty.is_serving() {
+            pending.extend(self.unreached().await);
+        } else {
+            pending.insert("duty".into(), "stands by: another agent serves this node, or is about to hand over".into());
+        }
         Ready { ready: pending.is_empty(), pending, advice: self.readiness.advice() }
     }
 
@@ -136,6 +143,7 @@ mod tests {
     use super::*;
     use crate::base::clock::Clock;
     use crate::front::{Config, Front};
+    use crate::node::inheritance::Inheritance;
     use crate::node::source::Mode;
     use crate::observe::Context;
 
@@ -147,12 +155,15 @@ mod tests {
             Config { hosts, port: 0, only_local: false, source_check, max_connections: 4, max_connections_per_source: 4 };
         let context = Context::new(Clock::System);
         // Bound, and nobody accepts.
-        let front = Front::bind(config, context.clone()).unwrap();
+        let front = Front::bind(config, &Inheritance::default(), context.clone()).unwrap();
         let (listeners, nonces) = (front.listeners(), front.nonces());
-        let probes = Probes { readiness: context.readiness, tasks: context.tasks, listeners, nonces };
+        let Context { readiness, duty, tasks, .. } = context;
+        let probes = Probes { readiness, duty: duty.clone(), tasks, listeners, nonces };
         let start = Clock::System.now().mono;
         let ready = probes.ready().await;
         assert!(!ready.ready && ready.pending.len() == 3, "{ready:?}");
         assert!(Clock::System.now().mono - start < SELF_PROBE * 2);
+        duty.set(false);
+        assert!(probes.ready().await.pending.into_keys().eq(["duty"]), "what the other agent answers is no fault");
     }
 }

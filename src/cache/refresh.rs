@@ -1,4 +1,5 @@
-//! Renewal ahead of need: one timer an entry, a few renewals at once, and a rest when the node's credentials are broken.
+//! Renewal ahead of need: one timer an entry, a few renewals at once, and a rest when the node's credentials are broken, or while
+//! another agent of this node renews.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -91,25 +92,27 @@ impl Lane {
 
 /// Renews entries as they fall due, until shutdown. Keys come over `changed` when something has changed when their entry is due.
 pub(super) async fn run(shared: Arc<Shared>, mut changed: mpsc::UnboundedReceiver<EntryKey>) {
-    let shutdown = shared.context.tasks.shutting_down();
+    let (shutdown, duty) = (shared.context.tasks.shutting_down(), shared.context.duty.clone());
     tokio::pin!(shutdown);
     let mut refresher = Refresher::new(shared);
     loop {
+        let serving = duty.is_serving();
         let due_soon = Arc::clone(&refresher.due_soon.workers).acquire_owned();
         let background = Arc::clone(&refresher.background.workers).acquire_owned();
         tokio::select! {
             () = &mut shutdown => return,
+            () = duty.until(!serving) => (),
             Some(key) = changed.recv() => refresher.look(&key),
-            Some(expired) = poll_fn(|cx| refresher.timers.poll_expired(cx)), if !refresher.timers.is_empty() => {
+            Some(expired) = poll_fn(|cx| refresher.timers.poll_expired(cx)), if serving && !refresher.timers.is_empty() => {
                 let key = expired.into_inner();
                 refresher.handles.remove(&key);
                 refresher.look(&key);
             }
-            Ok(worker) = due_soon, if !refresher.due_soon.waiting.is_empty() => {
+            Ok(worker) = due_soon, if serving && !refresher.due_soon.waiting.is_empty() => {
                 let first = refresher.due_soon.waiting.pop_front();
                 refresher.renew(first, worker);
             }
-            Ok(worker) = background, if !refresher.background.waiting.is_empty() => {
+            Ok(worker) = background, if serving && !refresher.background.waiting.is_empty() => {
                 let first = refresher.background.waiting.pop_front();
                 refresher.renew(first, worker);
             }

@@ -11,11 +11,12 @@ use std::task::Poll;
 use hyper::http::request::Parts;
 
 use crate::base::clock::Now;
+use crate::base::duty::Duty;
 use crate::broker::{Ask, Broker, Served};
 use crate::domain::refusal::{Reason, Refusal};
 use crate::front::nonce::Nonces;
 use crate::front::record::Record;
-use crate::front::reply::{Replies, Reply};
+use crate::front::reply::{self, Replies, Reply};
 use crate::front::request::{self, Call, Hosts};
 
 /// What one listener serves.
@@ -25,6 +26,7 @@ pub(super) struct Endpoint {
     pub(super) nonces: Arc<Nonces>,
     pub(super) replies: Arc<Replies>,
     pub(super) record: Record,
+    pub(super) duty: Duty,
 }
 
 /// Who has credentials for what passed the checks.
@@ -46,7 +48,7 @@ impl Endpoint {
     /// a refusal for this request alone.
     pub(super) async fn answer(&self, head: Parts, peer: IpAddr, start: Now) -> Result<Reply, Infallible> {
         let answer = self.caught(pin!(self.decide(&head, peer, start))).await;
-        Ok(match answer {
+        let reply = match answer {
             Ok(Answer::Credential(served)) => {
                 self.record.served(&served, start);
                 Replies::document(served.document, head.headers)
@@ -56,7 +58,9 @@ impl Endpoint {
                 self.record.refused(refusal.reason, start);
                 self.replies.refusal(&refusal, head.headers)
             }
-        })
+        };
+        // The client's next connection is the other agent's.
+        Ok(if self.duty.is_serving() { reply } else { reply::last(reply) })
     }
 
     async fn decide(&self, head: &Parts, peer: IpAddr, start: Now) -> Result<Answer, Refusal> {
@@ -105,8 +109,8 @@ pub(super) mod tests {
 
     use super::*;
     use crate::base::clock::Clock;
-    use crate::observe::audit::Audit;
-    use crate::observe::metrics::{Metrics, Outcome};
+    use crate::observe::Context;
+    use crate::observe::metrics::Outcome;
 
     /// What a scripted source does next.
     pub(in crate::front) enum Step {
@@ -148,8 +152,8 @@ pub(super) mod tests {
     pub(in crate::front) const SCRIPTED: Source = Source::Script(by_name);
 
     pub(in crate::front) fn record(clock: Clock) -> Record {
-        let (metrics, audit) = (Arc::new(Metrics::new()), Arc::new(Audit::new(&clock)));
-        Record { clock, metrics, audit }
+        let Context { clock, metrics, audit, sheds, .. } = Context::new(clock);
+        Record { clock, metrics, audit, sheds }
     }
 
     /// Serves the script on 169.254.170.23:80.
@@ -160,6 +164,7 @@ pub(super) mod tests {
             nonces: Arc::new(Nonces::new(clock.clone())),
             replies: Arc::new(Replies::new()),
             record: record(clock),
+            duty: Duty::serving(),
         })
     }
 

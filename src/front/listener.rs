@@ -1,7 +1,8 @@
 //! Getting a listening socket, now or as soon as it can be had.
 //!
 //! An operator may install credlet beside the agent that it replaces: a port that is taken is no fault, but something to wait
-//! for. An address that the node does not have yet is bound all the same, so that it is served the moment it comes. Only a
+//! for. A socket that a predecessor hands on is taken as it is, and an agent that stands by binds none that the other may hold. An
+//! address that the node does not have yet is bound all the same, so that it is served the moment it comes. Only a
 //! missing right is final.
 
 use std::io;
@@ -11,12 +12,13 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::base::clock::Clock;
+use crate::base::duty::Duty;
 use crate::front::sign::{Hold, ListenerStatus, Sign};
 use crate::front::{FrontError, holder};
+use crate::node::inheritance::{Heir, Inheritance, Listening};
 use crate::node::link::presence::Presence;
 use crate::observe::Context;
 
@@ -45,11 +47,13 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub struct Listener {
     place: Place,
-    socket: Option<TcpListener>,
+    heir: Heir,
+    socket: Option<Listening>,
     required: bool,
     obstacle: Option<Obstacle>,
     next_look: Instant,
     clock: Clock,
+    duty: Duty,
     sign: Arc<Sign>,
 }
 
@@ -78,25 +82,34 @@ impl Place {
 }
 
 impl Listener {
-    /// Tries once to bind `place`. One that is not `required` may be missing for good.
+    /// Tries once to bind `place`, unless this process stands by. One that is not `required` may be missing for good.
     ///
     /// # Errors
     /// When the kernel's answer will not change.
-    pub(super) fn bind(place: Place, required: bool, context: &Context) -> Result<Self, FrontError> {
+    pub(super) fn bind(place: Place, required: bool, inheritance: &Inheritance, context: &Context) -> Result<Self, FrontError> {
         let address = place.address;
         let presence = if place.is_watched() { Presence::Unseen } else { Presence::Assumed };
         let sign = Arc::new(Sign::new(address, presence, required, context));
-        let (clock, next_look) = (context.clock.clone(), context.clock.now().mono);
-        let mut listener = Self { place, socket: None, required, obstacle: None, next_look, clock, sign };
-        match open(place) {
-            Ok(socket) => listener.opened(socket).map_err(|source| FrontError::Bind { address, source })?,
-            Err(source) => match obstacle(&source) {
-                Obstacle::NoRight => return Err(FrontError::NoRight(address)),
-                Obstacle::Other => return Err(FrontError::Bind { address, source }),
-                met @ (Obstacle::Taken | Obstacle::Absent) => listener.blocked(met, &source),
-            },
+        let (clock, duty, next_look) = (context.clock.clone(), context.duty.clone(), context.clock.now().mono);
+        let heir = inheritance.heir(address);
+        let mut listener = Self { place, heir, socket: None, required, obstacle: None, next_look, clock, duty, sign };
+        if listener.duty.is_serving() {
+            listener.open()?;
         }
         Ok(listener)
+    }
+
+    fn open(&mut self) -> Result<(), FrontError> {
+        let address = self.place.address;
+        let Err(source) = open(self.place).and_then(|socket| self.opened(socket)) else { return Ok(()) };
+        match obstacle(&source) {
+            Obstacle::NoRight => Err(FrontError::NoRight(address)),
+            Obstacle::Other => Err(FrontError::Bind { address, source }),
+            met @ (Obstacle::Taken | Obstacle::Absent) => {
+                self.blocked(met, &source);
+                Ok(())
+            }
+        }
     }
 
     /// Where its state can be read.
@@ -115,13 +128,17 @@ impl Listener {
     }
 
     /// The socket, as soon as it can be had; `None` once it is clear that the node does without.
-    pub(super) async fn socket(&mut self) -> Option<TcpListener> {
+    pub(super) async fn socket(&mut self) -> Option<Listening> {
         while self.socket.is_none() {
             if !self.required && self.obstacle == Some(Obstacle::Absent) {
+                self.heir.renounce();
                 return None;
             }
-            tokio::time::sleep(RETRY).await;
-            if let Err(error) = open(self.place).and_then(|socket| self.opened(socket)) {
+            if self.obstacle.is_some() {
+                tokio::time::sleep(RETRY).await;
+            }
+            let socket = self.heir.inherit(&self.duty).await.map_or_else(|| open(self.place), Ok);
+            if let Err(error) = socket.and_then(|socket| self.opened(socket)) {
                 self.blocked(obstacle(&error), &error);
             }
         }
@@ -133,10 +150,10 @@ impl Listener {
         self.sign.unbound(Hold::Idle);
     }
 
-    fn opened(&mut self, socket: TcpListener) -> io::Result<()> {
+    fn opened(&mut self, socket: std::net::TcpListener) -> io::Result<()> {
         let address = socket.local_addr()?;
+        self.socket = Some(self.heir.listen(socket)?);
         self.place.address = address;
-        self.socket = Some(socket);
         self.sign.bound(address);
         Ok(())
     }
@@ -162,10 +179,10 @@ pub fn claim(address: SocketAddr) -> io::Result<()> {
     bound(Place { address, only_local: false }).map(drop)
 }
 
-fn open(place: Place) -> io::Result<TcpListener> {
+fn open(place: Place) -> io::Result<std::net::TcpListener> {
     let socket = bound(place)?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 fn bound(place: Place) -> io::Result<Socket> {
@@ -240,6 +257,8 @@ impl<'l> FromIterator<&'l Listener> for Listeners {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -255,7 +274,7 @@ mod tests {
     #[tokio::test]
     async fn accepted_sockets_send_without_delay_and_ipv6_leaves_ipv4_alone() {
         let place = |address: &str| Place { address: address.parse().unwrap(), only_local: false };
-        let listener = open(place("127.0.0.1:0")).unwrap();
+        let listener = TcpListener::from_std(open(place("127.0.0.1:0")).unwrap()).unwrap();
         let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
         let (accepted, _client) = tokio::join!(listener.accept(), client);
         assert!(accepted.unwrap().0.nodelay().unwrap());

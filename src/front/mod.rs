@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::base::tasks::Tasks;
+use crate::base::duty::Duty;
 use crate::broker::Broker;
 use crate::front::accept::Gate;
 use crate::front::caps::Caps;
@@ -34,6 +34,7 @@ use crate::front::nonce::Nonces;
 use crate::front::record::Record;
 use crate::front::reply::Replies;
 use crate::front::request::Hosts;
+use crate::node::inheritance::Inheritance;
 use crate::node::link::presence::{self, Presence};
 use crate::node::source::{self, SourceCheck};
 use crate::observe::Context;
@@ -98,17 +99,18 @@ struct Service {
     nonces: Arc<Nonces>,
     replies: Arc<Replies>,
     record: Record,
+    duty: Duty,
 }
 
 impl Front {
-    /// Binds every host once. A port that is taken, or an address that the node does not have yet, is tried again by
-    /// [`Front::serve`].
+    /// Binds every host once, or, in a process that stands by, waits for what `inheritance` brings. A port that is taken, or an
+    /// address that the node does not have yet, is tried again by [`Front::serve`].
     ///
     /// # Errors
     /// When no waiting would help.
-    pub fn bind(config: Config, context: Context) -> Result<Self, FrontError> {
+    pub fn bind(config: Config, inheritance: &Inheritance, context: Context) -> Result<Self, FrontError> {
         let place = |host: &IpAddr| Place { address: SocketAddr::new(*host, config.port), only_local: config.only_local };
-        let bind = |host: &IpAddr| Listener::bind(place(host), config.requires(*host), &context);
+        let bind = |host: &IpAddr| Listener::bind(place(host), config.requires(*host), inheritance, &context);
         let bound = config.hosts.iter().map(bind).collect::<Result<_, _>>()?;
         let gauge = context.metrics.front.connections.clone();
         let caps = Caps::new(config.max_connections, config.max_connections_per_source, gauge);
@@ -152,9 +154,10 @@ impl Front {
     fn serve_from(self, source: Source) {
         let service = self.service(source);
         self.watch();
-        let tasks = self.context.tasks;
+        let context = self.context;
         for listener in self.bound {
-            tasks.spawn_critical("credentials listener", run(listener, service.clone(), self.gate.clone(), tasks.clone()));
+            let serve = run(listener, service.clone(), self.gate.clone(), context.clone());
+            context.tasks.spawn_critical("credentials listener", serve);
         }
     }
 
@@ -180,29 +183,29 @@ impl Front {
     }
 
     fn service(&self, source: Source) -> Service {
-        let Context { clock, metrics, audit, .. } = self.context.clone();
-        let record = Record { clock, metrics, audit };
+        let Context { clock, metrics, audit, sheds, duty, .. } = self.context.clone();
+        let record = Record { clock, metrics, audit, sheds };
         let (hosts, nonces) = (self.hosts.clone(), Arc::clone(&self.nonces));
-        Service { hosts, source, nonces, replies: Arc::new(Replies::new()), record }
+        Service { hosts, source, nonces, replies: Arc::new(Replies::new()), record, duty }
     }
 }
 
-async fn run(mut listener: Listener, service: Service, gate: Gate, tasks: Tasks) {
+async fn run(mut listener: Listener, service: Service, gate: Gate, context: Context) {
     let socket = tokio::select! {
         socket = listener.socket() => socket,
-        () = tasks.shutting_down() => return,
+        () = context.tasks.shutting_down() => return,
     };
     match socket {
-        Some(socket) => accept::run(socket, service.endpoint(listener.port()), gate, tasks).await,
-        None => tasks.shutting_down().await,
+        Some(socket) => accept::run(socket, service.endpoint(listener.port()), gate, context).await,
+        None => context.tasks.shutting_down().await,
     }
     listener.closed();
 }
 
 impl Service {
     fn endpoint(self, port: u16) -> Arc<Endpoint> {
-        let Self { hosts, source, nonces, replies, record } = self;
-        Arc::new(Endpoint { hosts: Hosts::new(&hosts, port), source, nonces, replies, record })
+        let Self { hosts, source, nonces, replies, record, duty } = self;
+        Arc::new(Endpoint { hosts: Hosts::new(&hosts, port), source, nonces, replies, record, duty })
     }
 }
 
@@ -243,7 +246,7 @@ mod tests {
     #[tokio::test]
     async fn it_serves_on_what_it_bound_and_stops_when_told() {
         let context = context();
-        let front = Front::bind(config(&["127.0.0.1"], 0), context.clone()).unwrap();
+        let front = Front::bind(config(&["127.0.0.1"], 0), &Inheritance::default(), context.clone()).unwrap();
         let listeners = front.listeners();
         let address = listeners.addresses()[0];
         assert!(context.readiness.pending().is_empty());
@@ -268,7 +271,7 @@ mod tests {
         let holder = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = holder.local_addr().unwrap();
         let context = context();
-        let front = Front::bind(config(&["127.0.0.1"], address.port()), context.clone()).unwrap();
+        let front = Front::bind(config(&["127.0.0.1"], address.port()), &Inheritance::default(), context.clone()).unwrap();
         let detail = context.readiness.pending().into_values().next().unwrap();
         let uid = nix::unistd::geteuid();
         assert!(detail.contains(&address.to_string()) && detail.contains(&format!("uid {uid}")), "{detail}");
@@ -294,7 +297,7 @@ mod tests {
     #[tokio::test]
     async fn an_ipv6_address_that_the_node_lacks_is_no_fault() {
         let context = context();
-        let front = Front::bind(config(&["127.0.0.1", "2001:db8::23"], 0), context.clone()).unwrap();
+        let front = Front::bind(config(&["127.0.0.1", "2001:db8::23"], 0), &Inheritance::default(), context.clone()).unwrap();
         let listeners = front.listeners();
         front.serve_from(SCRIPTED);
         let [ipv4, ipv6] = <[_; 2]>::try_from(look(&listeners).await).unwrap();
@@ -309,7 +312,7 @@ mod tests {
     async fn an_address_that_is_not_there_yet_keeps_the_node_unready() {
         for host in ["192.0.2.23", "2001:db8::23"] {
             let context = context();
-            let front = Front::bind(config(&[host], 0), context.clone()).unwrap();
+            let front = Front::bind(config(&[host], 0), &Inheritance::default(), context.clone()).unwrap();
             let listeners = front.listeners();
             assert!(listeners.addresses().is_empty());
             front.serve_from(SCRIPTED);
@@ -321,7 +324,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_reaches_a_client_that_still_sends() {
-        let front = Front::bind(config(&["127.0.0.1"], 0), context()).unwrap();
+        let front = Front::bind(config(&["127.0.0.1"], 0), &Inheritance::default(), context()).unwrap();
         let address = front.listeners().addresses()[0];
         front.serve_from(SCRIPTED);
         let long = "y".repeat(200_000);
@@ -338,7 +341,7 @@ mod tests {
     #[tokio::test]
     async fn connections_over_a_cap_are_closed_and_counted() {
         let context = context();
-        let front = Front::bind(config(&["127.0.0.1"], 0), context.clone()).unwrap();
+        let front = Front::bind(config(&["127.0.0.1"], 0), &Inheritance::default(), context.clone()).unwrap();
         let address = front.listeners().addresses()[0];
         front.serve_from(SCRIPTED);
         let mut held = Vec::new();

@@ -89,10 +89,16 @@ impl Replies {
         }
         if refusal.reason == Reason::Body {
             // What follows on the connection may be that body.
-            headers.insert(CONNECTION, CLOSE);
+            return last(reply);
         }
         reply
     }
+}
+
+/// The same answer, after which the connection ends.
+pub(super) fn last(mut reply: Reply) -> Reply {
+    reply.headers_mut().insert(CONNECTION, CLOSE);
+    reply
 }
 
 /// How metrics count a refusal.

@@ -94,7 +94,7 @@ pub enum Finding {
 }
 
 /// A limit that sheds load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Limit {
     /// Connections in all.
@@ -107,4 +107,14 @@ pub enum Limit {
     PodRate,
     /// Entries in the cache.
     CacheSize,
+    /// Calls to AWS (`--max-service-qps`): no permit came in time.
+    UpstreamCalls,
+}
+
+impl Limit {
+    /// Whether it closes connections, and does not refuse requests.
+    #[must_use]
+    pub fn is_of_connections(self) -> bool {
+        matches!(self, Self::Connections | Self::SourceConnections)
+    }
 }

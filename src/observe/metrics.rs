@@ -44,6 +44,7 @@ pub struct Metrics {
     pub node_name_known: Gauge,
     /// When the node's own credentials end, Unix seconds; 0 while unknown or endless.
     pub node_credentials_expiry: Gauge,
+    panics: Family<Label, Counter>,
 }
 
 /// `credlet_requests_total` and what goes with it. The handles of each outcome are resolved at construction.
@@ -148,6 +149,7 @@ impl Metrics {
                 "node_credentials_expiry_timestamp_seconds",
                 "When the node's own credentials end",
             ),
+            panics: registered(own, "panics", "Bugs of credlet that ended a task, by task"),
             registry: Mutex::new(registry),
         }
     }
@@ -155,6 +157,11 @@ impl Metrics {
     /// Adds values that are computed when somebody asks for them; their names bear the prefix already.
     pub fn register_collector(&self, collector: Box<dyn Collector>) {
         self.registry.lock().register_collector(collector);
+    }
+
+    /// Counts a panic in the task of that name.
+    pub fn panicked(&self, task: &'static str) {
+        self.panics.get_or_create(&[("task", task)]).inc();
     }
 
     /// The exposition.
@@ -307,19 +314,15 @@ impl FrontMetrics {
         }
     }
 
-    /// Counts a connection closed by a limit.
-    pub fn connection_refused(&self, limit: Limit) {
-        self.connections_refused.get_or_create(&[("limit", limit.into())]).inc();
-    }
-
     /// Counts something about a source that was let pass.
     pub fn source_observed(&self, finding: Finding) {
         self.source_observed.get_or_create(&[("finding", finding.into())]).inc();
     }
 
-    /// Counts a request shed by a limit.
-    pub fn shed(&self, limit: Limit) {
-        self.sheds.get_or_create(&[("limit", limit.into())]).inc();
+    /// Counts a connection, or a request, shed by a limit.
+    pub(super) fn shed(&self, limit: Limit) {
+        let family = if limit.is_of_connections() { &self.connections_refused } else { &self.sheds };
+        family.get_or_create(&[("limit", limit.into())]).inc();
     }
 
     /// Says whether the credentials endpoint listens on this address. A family is up while each of its addresses is.

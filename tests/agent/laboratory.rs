@@ -4,6 +4,7 @@
 //! and what follows from it is waited for.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::retry::RetryConfig;
@@ -14,11 +15,14 @@ use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
 use aws_smithy_async::time::{SharedTimeSource, TimeSource};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use clap::Parser;
-use credlet::app::App;
+use credlet::app::{self, App};
 use credlet::base::clock::Clock;
 use credlet::config::Config;
 use credlet::config::flags::ServerFlags;
+use credlet::domain::mint::Mint;
 use credlet::egress::aws::Aws;
+use credlet::exchange::Exchanges;
+use credlet::front::FrontError;
 use credlet::observe::Context;
 use credlet::sim::cloud::{self, Cloud};
 use credlet::sim::pod::{NODE, PodSpec};
@@ -73,13 +77,32 @@ impl Laboratory {
 
     /// The same with a configuration that flags alone can't make here.
     pub(crate) fn with_config(clock: Clock, cloud: Cloud, flags: &[&str], change: impl FnOnce(&mut Config)) -> Self {
+        Self::build(clock, cloud, flags, |mut config, aws, context| {
+            change(&mut config);
+            App::start(config, aws, context)
+        })
+    }
+
+    /// The same whose credentials come from what `wrap` makes of the real exchanges.
+    pub(crate) fn with_mint<M: Mint>(clock: Clock, cloud: Cloud, flags: &[&str], wrap: impl FnOnce(Exchanges) -> M) -> Self {
+        Self::build(clock, cloud, flags, |config, aws, context| {
+            let access = app::access(&config, aws, &context);
+            let (aws, budget) = (Arc::clone(&access.aws), access.budget.clone());
+            let mint = wrap(Exchanges::new(config.exchange.clone(), aws, budget, context.clone()));
+            App::start_with(Arc::new(mint), config, access, context)
+        })
+    }
+
+    fn build<S>(clock: Clock, cloud: Cloud, flags: &[&str], start: S) -> Self
+    where
+        S: FnOnce(Config, Aws, Context) -> Result<App, FrontError>,
+    {
         let folder = tempfile::tempdir().unwrap();
-        let mut config = agent_config(&cloud, folder.path(), flags);
-        change(&mut config);
+        let config = agent_config(&cloud, folder.path(), flags);
         let context = Context::new(clock);
         let sdk = sdk_config(config.https.aws_http_client(), &cloud, &context.clock);
         let aws = Aws::with_config(config.https.clone(), &context.metrics, sdk);
-        let app = App::start(config, aws, context.clone()).unwrap();
+        let app = start(config, aws, context.clone()).unwrap();
         Self { cloud, app, context, folder }
     }
 

@@ -11,6 +11,8 @@ mod chains;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod checker;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod delegation;
@@ -30,6 +32,10 @@ mod flood;
 mod grants;
 #[cfg(test)]
 mod guides;
+#[cfg(test)]
+mod isolation;
+#[cfg(test)]
+mod keys;
 #[cfg(test)]
 mod key_sources;
 #[cfg(test)]

@@ -34,11 +34,12 @@ async fn the_metrics_port_serves_them() {
 /// Families that have no sample before something rare happens.
 fn touch_rare_families(laboratory: &Laboratory) {
     let metrics = &laboratory.context.metrics;
+    metrics.panicked("test");
     metrics.cache.evicted(EvictionCause::Lapsed);
     metrics.cache.refreshed(CallResult::from(&Err::<(), _>(Failure::Throttled { retry_after: None })));
-    metrics.front.connection_refused(Limit::Connections);
     metrics.front.source_observed(Finding::Foreign);
-    metrics.front.shed(Limit::PodRate);
+    let shed = |limit| laboratory.context.sheds.shed(limit, None, laboratory.context.clock.now());
+    [Limit::Connections, Limit::PodRate].into_iter().for_each(shed);
 }
 
 /// `name type label…` of each family, sorted.

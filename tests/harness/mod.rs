@@ -1,5 +1,6 @@
 //! The real binary as a child process: how it is started, asked, and read, for every test binary that runs it.
 
+pub(crate) mod abuse;
 pub(crate) mod agent;
 pub(crate) mod api_server;
 pub(crate) mod canned;

@@ -48,9 +48,6 @@ use crate::node::source::origins::{Answer, Judgement, Origins};
 use crate::observe::Context;
 use crate::observe::metrics::Finding;
 
-/// Log lines of one kind a second: one a minute.
-const LINES_PER_SECOND: f64 = 1.0 / 60.0;
-
 /// What is done about connections from elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
@@ -97,7 +94,7 @@ impl SourceCheck {
     }
 
     fn with(mode: Mode, kernel: Kernel, context: &Context) -> Self {
-        let lines = Bucket::new(LINES_PER_SECOND, 1.0, context.clock.now().mono);
+        let lines = Bucket::once_a_minute(context.clock.now().mono);
         Self {
             mode,
             origins: Arc::new(Origins::new(kernel, context)),
