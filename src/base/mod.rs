@@ -3,6 +3,7 @@
 pub mod bucket;
 pub mod clock;
 pub mod duty;
+pub mod parcel;
 pub mod readiness;
 pub mod secret;
 pub mod tasks;

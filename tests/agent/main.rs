@@ -63,6 +63,8 @@ mod service_accounts;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
+mod soak;
+#[cfg(test)]
 mod sources;
 #[cfg(test)]
 mod wire;

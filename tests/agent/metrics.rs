@@ -1,7 +1,7 @@
 //! Names and labels of metrics are an interface: dashboards and alerts of operators name them.
 
 use credlet::domain::mint::Failure;
-use credlet::observe::metrics::{CallResult, EvictionCause, Finding, Limit};
+use credlet::observe::metrics::{CallResult, EvictionCause, Finding, Handover, Limit};
 
 use crate::laboratory::Laboratory;
 use crate::world::{World, pod};
@@ -40,6 +40,7 @@ fn touch_rare_families(laboratory: &Laboratory) {
     metrics.front.source_observed(Finding::Foreign);
     let shed = |limit| laboratory.context.sheds.shed(limit, None, laboratory.context.clock.now());
     [Limit::Connections, Limit::PodRate].into_iter().for_each(shed);
+    metrics.handovers.ended(Handover::Given);
 }
 
 /// `name type label…` of each family, sorted.

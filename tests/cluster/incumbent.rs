@@ -10,7 +10,7 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 
 use crate::agent::{Agent, CREDLET};
-use crate::asker::Asker;
+use crate::harness::asker::{Asker, Asking, Connections};
 use crate::harness::setup::REGION;
 use crate::pod;
 use crate::release::{IMAGE, NAMESPACE};
@@ -154,7 +154,8 @@ async fn changes_over(world: &World, daemon_set: &Value) -> anyhow::Result<()> {
     };
     world.cluster.wait_until(waits, says_so).await?;
 
-    let asker = Asker::start(&world.other_agent.node, &client.token().await?)?;
+    let asker =
+        Asker::start_in(world.other_agent.node.network()?, Asking::nodes_agent(&client.token().await?, Connections::Each));
     let (boto3, changed) = tokio::join!(client.python(BOTO3), async {
         let asks = async || Ok(client.try_exec(&["test", "-e", SERVED]).await?.status.success());
         world.cluster.wait_until("boto3 to be served", asks).await?;

@@ -145,6 +145,18 @@ impl Pod {
         self.kubectl("wait", &[condition, "--timeout=40s", &format!("pod/{}", self.name)]).await.map(drop)
     }
 
+    /// Whether its containers are ready, to the kubelet's knowledge.
+    pub(crate) async fn is_ready(&self) -> anyhow::Result<bool> {
+        let conditions = self.object().await?["status"]["conditions"].take();
+        let is_ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
+        Ok(conditions.as_array().is_some_and(|all| all.iter().any(is_ready)))
+    }
+
+    /// Deletes it, and returns when it is gone.
+    pub(crate) async fn delete(&self) -> anyhow::Result<()> {
+        self.kubectl("delete", &["pod", &self.name]).await.map(drop)
+    }
+
     /// What a command in its first container prints. No shell is in between.
     pub(crate) async fn exec(&self, words: &[&str]) -> anyhow::Result<String> {
         printed(self.try_exec(words).await?).with_context(|| format!("{words:?} in {}", self.name))
