@@ -1,4 +1,4 @@
-//! Words that every other module uses: time, secrets, named tasks, readiness, duty. Nothing here does I/O.
+//! Words that every other module uses: time, secrets, named tasks, readiness, duty, parcels. Nothing here does I/O.
 
 pub mod bucket;
 pub mod clock;

@@ -1,10 +1,12 @@
 //! The life of one credential, as a pure state machine: every age rule of the cache stands here and nowhere else.
 //!
-//! Nothing here waits, locks or calls. An entry is told what happened ([`Entry::ask`], [`Entry::landed`], [`Entry::wake`]) and
-//! at what time, and answers what to do. The shell around it ([`crate::cache::flight`], [`crate::cache::refresh`]) does it.
+//! Nothing here waits, locks or calls. An entry is told what happened ([`Entry::ask`], [`Entry::landed`], [`Entry::wake`],
+//! [`Entry::learn`]) and at what time, and answers what to do. The shell around it ([`crate::cache::flight`], [`crate::cache::refresh`]) does it.
 //!
 //! The promise behind the rules: while AWS is well, everything served has [`crate::domain::credential::FRESH_LIFE`] left; while it is not, what is held
 //! goes on being served until [`LEAST_SERVED_LIFE`] is all that remains.
+
+pub(super) mod told;
 
 use std::mem::discriminant;
 use std::sync::Arc;

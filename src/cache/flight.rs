@@ -23,11 +23,23 @@ pub(super) fn launch(shared: &Arc<Shared>, slot: &Arc<Slot>, urgency: Urgency) -
     let (shared, slot) = (Arc::clone(shared), Arc::clone(slot));
     let tasks = shared.context.tasks.clone();
     tasks.spawn(async move {
+        if let Some(result) = handed_on(&shared, &slot).await {
+            return result;
+        }
         let load = shared.context.tasks.spawn(fly(Arc::clone(&shared), Arc::clone(&slot), urgency));
         let result = load.await.unwrap_or_else(|_| Err(Failure::Bug("the load panicked".into())));
         land(&shared, &slot, &result);
         result
     })
+}
+
+/// What another agent has brought that was loading this when it stood down, so that AWS is not asked twice.
+async fn handed_on(shared: &Shared, slot: &Slot) -> Option<Loaded> {
+    let clock = &shared.context.clock;
+    let result = shared.transfer.outcome(slot, tokio::time::sleep(LONGEST), || clock.now()).await?;
+    slot.conclude(result.clone());
+    shared.plan(slot);
+    Some(result)
 }
 
 async fn fly(shared: Arc<Shared>, slot: Arc<Slot>, urgency: Urgency) -> Loaded {
@@ -64,6 +76,7 @@ fn land(shared: &Shared, slot: &Slot, result: &Loaded) {
     let now = shared.context.clock.now();
     shared.pause.learn(slot, result, now, &shared.context.metrics);
     let landed = slot.land(result.clone(), rand::random(), now);
+    shared.transfer.mirror(slot, now);
     shared.plan(slot);
     note(shared, slot, &landed, result);
 }

@@ -1,4 +1,5 @@
-//! Credentials by pod and grant: the rules are in `entry`, the loads in `flight`, the timers in `refresh`.
+//! Credentials by pod and grant: the rules are in `entry`, the loads in `flight`, the timers in `refresh`, what agents tell each
+//! other in `transfer`.
 //!
 //! The key is what was verified, never the token's text, so that a token the kubelet rotated is a hit; and never the service
 //! account alone, since EKS Auth stamps the pod's name and UID into the session. A load belongs to the process: it goes on when
@@ -10,6 +11,7 @@ mod key;
 mod refresh;
 mod slots;
 pub mod status;
+mod transfer;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,6 +25,7 @@ use crate::cache::entry::{Answer, Asked, End, Keeping};
 use crate::cache::key::EntryKey;
 use crate::cache::refresh::Pause;
 use crate::cache::slots::{Progress, Slot, Slots};
+use crate::cache::transfer::Transfer;
 use crate::domain::credential::Credential;
 use crate::domain::identity::Subject;
 use crate::domain::mint::{Failure, Mint, Urgency};
@@ -42,6 +45,8 @@ pub struct Config {
     pub longest_retention: Option<Duration>,
 }
 
+pub use transfer::Expectation;
+
 /// The cache. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Cache {
@@ -54,6 +59,7 @@ struct Shared {
     slots: Slots,
     pause: Pause,
     timers: mpsc::UnboundedSender<EntryKey>,
+    transfer: Transfer,
     context: Context,
 }
 
@@ -108,7 +114,7 @@ impl Cache {
     pub fn new(config: Config, mint: Arc<dyn Mint>, context: Context) -> Self {
         let (timers, due) = mpsc::unbounded_channel();
         let slots = Slots::new(config, Arc::clone(&context.metrics));
-        let shared = Arc::new(Shared { mint, slots, pause: Pause::default(), timers, context });
+        let shared = Arc::new(Shared { mint, slots, pause: Pause::default(), timers, transfer: Transfer::default(), context });
         shared.context.tasks.spawn_critical("refresh", refresh::run(Arc::clone(&shared), due));
         Self { shared }
     }

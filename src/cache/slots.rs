@@ -12,10 +12,13 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::base::clock::Now;
+use crate::base::parcel::Parcel;
 use crate::cache::Config;
+use crate::cache::entry::told::PackedEntry;
 use crate::cache::entry::{Asked, End, Entry, Landed, Wake};
 use crate::cache::key::EntryKey;
 use crate::cache::status::EntryStatus;
+use crate::cache::transfer::Told;
 use crate::domain::credential::Credential;
 use crate::domain::identity::Presented;
 use crate::domain::mint::Failure;
@@ -54,6 +57,11 @@ struct SlotState {
 }
 
 impl Slot {
+    fn new(key: EntryKey, kept: bool, entry: Entry) -> Arc<Self> {
+        let state = SlotState { entry, progress: watch::Sender::new(Progress::Flying(None)), removed: false };
+        Arc::new(Self { key, kept, state: Mutex::new(state) })
+    }
+
     /// `None` if the slot has been removed meanwhile.
     pub(super) fn ask(&self, presented: &Arc<Presented>, now: Now) -> Option<Asked> {
         let mut state = self.state.lock();
@@ -83,6 +91,40 @@ impl Slot {
         let landed = state.entry.landed(result.clone(), roll, now);
         state.progress.send_replace(Progress::Landed(result));
         landed
+    }
+
+    /// Learns what another agent knows of the entry.
+    fn learn(&self, told: PackedEntry<'_>, now: Now) {
+        self.state.lock().entry.learn(told, now);
+    }
+
+    /// Ends a load that another agent made, for those who wait here.
+    pub(super) fn conclude(&self, result: Loaded) {
+        let mut state = self.state.lock();
+        state.entry.concluded();
+        state.progress.send_replace(Progress::Landed(result));
+    }
+
+    /// What another agent needs to know of it.
+    pub(super) fn pack(&self, now: Now) -> Parcel {
+        Told::pack(&self.key, self.state.lock().entry.pack(now))
+    }
+
+    /// The same, if there is anything to know. What has no place here needs none elsewhere.
+    pub(super) fn news(&self, now: Now) -> Option<Parcel> {
+        let state = self.state.lock();
+        let tells = self.kept && !state.removed && state.entry.has_news(now);
+        tells.then(|| Told::pack(&self.key, state.entry.pack(now)))
+    }
+
+    /// What a load need not be made for.
+    pub(super) fn known(&self, now: Now) -> Option<Loaded> {
+        self.state.lock().entry.known(now)
+    }
+
+    /// Whether a load is under way whose result is kept.
+    pub(super) fn is_flying(&self) -> bool {
+        self.kept && self.state.lock().entry.is_flying()
     }
 
     /// The entry's timer went off. One that is to be dropped takes no request from here on; `None` if it was dropped before.
@@ -166,11 +208,20 @@ impl Slots {
         if let Some(slot) = self.by_key.get(&key) {
             return Some(slot);
         }
-        if self.config.caches() && self.kept.load(Ordering::Relaxed) >= self.config.capacity {
-            self.drop_orphans(now);
-        }
+        self.make_room(now);
         let owned = key.clone();
         self.by_key.optionally_get_with(key, || self.place(owned, caller.presented(), now))
+    }
+
+    /// The slot that has learnt what another agent knows, in a place of its own if it is new; `None` if there is none to keep it.
+    pub(super) fn learn(&self, key: &EntryKey, told: PackedEntry<'_>, now: Now) -> Option<Arc<Slot>> {
+        if let Some(slot) = self.by_key.get(key) {
+            slot.learn(told, now);
+            return Some(slot);
+        }
+        self.make_room(now);
+        let entry = told.unpack(self.config.keeping(true), now)?;
+        self.by_key.optionally_get_with(key.clone(), || self.take_kept().then(|| Slot::new(key.clone(), true, entry)))
     }
 
     /// Takes a slot out whose entry has ended; asks that hold it already are sent to a new one.
@@ -190,16 +241,25 @@ impl Slots {
     }
 
     fn place(&self, key: EntryKey, presented: &Arc<Presented>, now: Now) -> Option<Arc<Slot>> {
-        let kept = self.config.caches() && take_place(&self.kept, self.config.capacity);
+        let kept = self.take_kept();
         if !kept && !take_place(&self.passing, PASSING_PLACES) {
             return None;
         }
+        Some(Slot::new(key, kept, Entry::new(Arc::clone(presented), self.config.keeping(kept), now)))
+    }
+
+    fn take_kept(&self) -> bool {
+        let kept = self.config.caches() && take_place(&self.kept, self.config.capacity);
         if kept {
             self.metrics.cache.entries.inc();
         }
-        let entry = Entry::new(Arc::clone(presented), self.config.keeping(kept), now);
-        let state = SlotState { entry, progress: watch::Sender::new(Progress::Flying(None)), removed: false };
-        Some(Arc::new(Slot { key, kept, state: Mutex::new(state) }))
+        kept
+    }
+
+    fn make_room(&self, now: Now) {
+        if self.config.caches() && self.kept.load(Ordering::Relaxed) >= self.config.capacity {
+            self.drop_orphans(now);
+        }
     }
 
     fn give_back(&self, kept: bool) {

@@ -3,11 +3,12 @@
 //! A [`Credential`] holds the secrets once only, inside the finished response document, so that a hit copies nothing and 2,000
 //! entries stay small.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::macros::format_description;
 use zeroize::Zeroizing;
@@ -40,7 +41,7 @@ pub struct Session {
 }
 
 /// Where a session came from, for audit and status; nothing here is secret.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
     /// Namespace and service account for which AWS issued it.
     pub namespace: String,
@@ -143,6 +144,12 @@ impl Credential {
         &self.access_key_id
     }
 
+    /// When it was obtained.
+    #[must_use]
+    pub fn obtained_at(&self) -> SystemTime {
+        self.obtained_at
+    }
+
     /// When AWS says that it ends.
     #[must_use]
     pub fn expires_at(&self) -> SystemTime {
@@ -182,6 +189,78 @@ impl fmt::Debug for Credential {
             .field("expires_at", &self.expires_at)
             .field("provenance", &self.provenance)
             .finish_non_exhaustive()
+    }
+}
+
+/// What a parcel holds of a [`Session`]. It can't be printed.
+#[derive(Serialize, Deserialize)]
+pub struct PackedSession<'a> {
+    access_key_id: &'a str,
+    secret_access_key: &'a str,
+    session_token: &'a str,
+    expires_at: SystemTime,
+    assumed_role_arn: &'a str,
+}
+
+impl<'a> From<&'a Session> for PackedSession<'a> {
+    fn from(session: &'a Session) -> Self {
+        Self {
+            access_key_id: &session.access_key_id,
+            secret_access_key: session.secret_access_key.expose(),
+            session_token: session.session_token.expose(),
+            expires_at: session.expires_at,
+            assumed_role_arn: &session.assumed_role_arn,
+        }
+    }
+}
+
+impl PackedSession<'_> {
+    /// What was packed.
+    #[must_use]
+    pub fn unpack(&self) -> Session {
+        Session {
+            access_key_id: self.access_key_id.to_owned(),
+            secret_access_key: Secret::new(self.secret_access_key.to_owned()),
+            session_token: Secret::new(self.session_token.to_owned()),
+            expires_at: self.expires_at,
+            assumed_role_arn: self.assumed_role_arn.to_owned(),
+        }
+    }
+}
+
+/// What a parcel holds of a [`Credential`]. It can't be printed.
+#[derive(Serialize, Deserialize)]
+pub struct PackedCredential<'a> {
+    document: &'a [u8],
+    access_key_id: &'a str,
+    obtained_at: SystemTime,
+    expires_at: SystemTime,
+    provenance: Cow<'a, Provenance>,
+}
+
+impl<'a> From<&'a Credential> for PackedCredential<'a> {
+    fn from(credential: &'a Credential) -> Self {
+        Self {
+            document: &credential.document,
+            access_key_id: &credential.access_key_id,
+            obtained_at: credential.obtained_at,
+            expires_at: credential.expires_at,
+            provenance: Cow::Borrowed(&credential.provenance),
+        }
+    }
+}
+
+impl PackedCredential<'_> {
+    /// The very credential that another agent of this node had from AWS: nothing is rendered or decided anew.
+    #[must_use]
+    pub fn unpack(self) -> Credential {
+        Credential {
+            document: Bytes::from_owner(Cleared(Zeroizing::new(self.document.to_vec()))),
+            access_key_id: self.access_key_id.to_owned(),
+            obtained_at: self.obtained_at,
+            expires_at: self.expires_at,
+            provenance: self.provenance.into_owned(),
+        }
     }
 }
 

@@ -5,15 +5,19 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+use crate::base::parcel::text;
 
 /// Shortest and longest bearer token taken, in bytes. A pod's token has about 1,300; an ML-DSA signature alone would take 6,200.
 pub const TOKEN_BYTES: std::ops::RangeInclusive<usize> = 20..=16_384;
 
 /// The claims of a verified, pod-bound service account token (Kubernetes KEP-1205, KEP-4193).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// `iss`, exactly as configured.
+    #[serde(with = "text")]
     pub issuer: Arc<str>,
     /// `kubernetes.io.namespace`.
     pub namespace: String,
@@ -38,7 +42,7 @@ impl Identity {
 }
 
 /// SHA-256 of a token: names it in memory and in logs without being it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TokenDigest([u8; 32]);
 
 impl TokenDigest {
@@ -70,8 +74,8 @@ impl fmt::Debug for TokenDigest {
     }
 }
 
-/// On whose behalf a credential is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// On whose behalf a credential is asked for. To read one back is no proof of it: only [`crate::token`] makes a caller of one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Subject {
     /// This process verified the token's signature and claims.
     Verified(Identity),
@@ -168,6 +172,30 @@ pub struct Presented {
     pub expires_at: Option<SystemTime>,
     /// Its `jti`, else its fingerprint.
     pub token_id: String,
+}
+
+/// What a parcel holds of a [`Presented`]. It can't be printed.
+#[derive(Serialize, Deserialize)]
+pub struct PackedPresented<'a> {
+    token: &'a str,
+    expires_at: Option<SystemTime>,
+    token_id: &'a str,
+}
+
+impl<'a> From<&'a Presented> for PackedPresented<'a> {
+    fn from(presented: &'a Presented) -> Self {
+        let Presented { token, expires_at, token_id } = presented;
+        Self { token: token.expose(), expires_at: *expires_at, token_id }
+    }
+}
+
+impl PackedPresented<'_> {
+    /// What was packed; `None` if it bears no token.
+    #[must_use]
+    pub fn unpack(&self) -> Option<Presented> {
+        let token = BearerToken::parse(self.token.as_bytes())?;
+        Some(Presented { token, expires_at: self.expires_at, token_id: self.token_id.to_owned() })
+    }
 }
 
 #[cfg(test)]

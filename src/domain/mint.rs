@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::domain::credential::Credential;
@@ -50,7 +51,7 @@ pub trait Mint: Send + Sync + 'static {
 }
 
 /// Why no credential was made, by what follows from it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Failure {
     /// AWS refuses this identity or role.
     #[error("AWS refuses this identity: {0}")]
@@ -82,7 +83,7 @@ impl Failure {
 }
 
 /// A refusal by AWS.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("{cause}")]
 pub struct Denial {
     /// AWS's code, for logs.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use url::Url;
 
+use crate::base::parcel::{Parcel, Unreadable};
 use crate::domain::credential::Credential;
 use crate::domain::mint::{Failure, Mint, Minting, Order};
 use crate::domain::policy::Exchange;
@@ -69,6 +70,20 @@ impl Exchanges {
             sessions: Sessions::new(context.clock.clone()),
             context,
         }
+    }
+
+    /// One parcel for each session that leads to others.
+    #[must_use]
+    pub fn export(&self) -> Vec<Parcel> {
+        self.sessions.export()
+    }
+
+    /// Takes a session that leads to others from another agent of this node.
+    ///
+    /// # Errors
+    /// [`Unreadable`] when another version packed it.
+    pub fn import(&self, parcel: &Parcel) -> Result<(), Unreadable> {
+        self.sessions.import(parcel)
     }
 
     async fn attempt(&self, order: &Order) -> Result<Credential, Failure> {

@@ -5,6 +5,8 @@
 //! made them what they are: the verified subject, the exchange and each hop with its parameters. A session that its pod no longer
 //! uses is forgotten long before it ends, secrets and all.
 
+mod transfer;
+
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -90,7 +92,7 @@ impl Sessions {
             return Arc::clone(&place.flight);
         }
         let flight = Arc::new(Flight::begun(urgency));
-        put(&mut places, key, &flight, now);
+        put(&mut places, key, &flight, now.mono);
         flight
     }
 
@@ -104,7 +106,7 @@ impl Sessions {
         }
         let flight = Arc::new(Flight::begun(urgency));
         if found.map_or(key.leads_on(), |found| !found.has_landed()) {
-            put(&mut places, key.clone(), &flight, now);
+            put(&mut places, key.clone(), &flight, now.mono);
         }
         flight
     }
@@ -115,7 +117,7 @@ impl Sessions {
         if let Some(place) = places.get_mut(&key) {
             place.flight = Arc::new(Flight::landed(Arc::clone(session)));
         } else if key.leads_on() {
-            put(&mut places, key, &Arc::new(Flight::landed(Arc::clone(session))), now);
+            put(&mut places, key, &Arc::new(Flight::landed(Arc::clone(session))), now.mono);
         }
     }
 
@@ -128,12 +130,12 @@ impl Sessions {
 }
 
 /// Gives `flight` the place of `key`.
-fn put(places: &mut HashMap<SessionKey, Place>, key: SessionKey, flight: &Arc<Flight>, now: Now) {
+fn put(places: &mut HashMap<SessionKey, Place>, key: SessionKey, flight: &Arc<Flight>, used_at: Instant) {
     if places.len() >= CAPACITY && !places.contains_key(&key) {
         let unused = places.iter().min_by_key(|(_, place)| place.used_at).map(|(key, _)| key.clone());
         unused.and_then(|unused| places.remove(&unused));
     }
-    places.insert(key, Place { flight: Arc::clone(flight), used_at: now.mono });
+    places.insert(key, Place { flight: Arc::clone(flight), used_at });
 }
 
 impl Place {

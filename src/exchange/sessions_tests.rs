@@ -307,6 +307,22 @@ async fn who_waits_shares_the_failure_and_the_next_one_tries_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_agent_goes_on_from_the_same_session_until_it_ends() {
+    let [old, new] = [Bench::new(), Bench::new()];
+    let (end, first) = ending();
+    end.send(Ok(())).unwrap();
+    old.get(Urgency::Foreground, 10, first).await.unwrap().unwrap();
+    let parcels = old.sessions.export();
+    parcels.iter().for_each(|parcel| new.sessions.import(parcel).unwrap());
+    assert_eq!(new.get(Urgency::Background, 10, ending().1).await.unwrap(), Ok(()));
+    assert_eq!((parcels.len(), old.made(), new.made()), (1, 1, 0));
+    let later = Bench::new();
+    later.clock.step(3600);
+    parcels.iter().for_each(|parcel| later.sessions.import(parcel).unwrap());
+    assert!(later.sessions.export().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_waits_past_its_own_deadline() {
     let bench = Bench::new();
     let (end, first) = ending();

@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long an agent that stands by waits at shutdown for its idle connections to bring one more request: it is answered, and told
 /// to close, so that no client meets a connection that goes away under its hands. Nobody waits for this end, since the other
 /// agent serves.
-const LINGER: Duration = Duration::from_secs(4);
+pub(super) const LINGER: Duration = Duration::from_secs(4);
 
 /// What a connection passes before it is served.
 #[derive(Debug, Clone)]

@@ -211,6 +211,8 @@ impl Service {
 
 #[cfg(test)]
 mod tests {
+    mod succession;
+
     use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

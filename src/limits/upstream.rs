@@ -7,6 +7,8 @@
 //! An identity goes before renewals only with its own share of the calls. What it wants beyond that it gets when nobody else wants
 //! anything: neither a pod with fifty targets nor one to which AWS keeps answering nonsense holds up the renewals of others.
 
+mod transfer;
+
 use std::sync::Arc;
 use std::time::Duration;
 

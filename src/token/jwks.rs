@@ -50,6 +50,8 @@ pub(super) struct Key {
     decoding: DecodingKey,
     /// Its canonical encoding, by which keys are compared.
     encoded: Box<[u8]>,
+    /// The JWK as it was published.
+    published: Box<str>,
 }
 
 #[derive(Deserialize)]
@@ -100,6 +102,12 @@ pub(super) fn parse(document: &[u8]) -> Result<Vec<Key>, JwksError> {
     if keys.is_empty() { Err(JwksError::Empty) } else { Ok(keys) }
 }
 
+/// The key set that has these keys.
+pub(super) fn document(keys: &[Key]) -> String {
+    let published: Vec<&str> = keys.iter().map(|key| &*key.published).collect();
+    format!("{{\"keys\":[{}]}}", published.join(","))
+}
+
 fn uses_of_kids(keys: &[Value]) -> HashMap<&str, usize> {
     let mut uses = HashMap::new();
     for kid in keys.iter().filter_map(|key| key.get("kid")?.as_str()) {
@@ -117,7 +125,7 @@ impl Key {
         }
         let (algorithm, decoding, encoded) = jwk.material.load()?;
         let agrees = jwk.alg.is_none_or(|alg| alg == algorithm);
-        agrees.then_some(Self { kid: jwk.kid, algorithm, decoding, encoded })
+        agrees.then(|| Self { kid: jwk.kid, algorithm, decoding, encoded, published: json.to_string().into() })
     }
 
     /// Its name.

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::base::clock::Now;
+use crate::base::parcel::{Parcel, Unreadable};
 use crate::base::readiness::Part;
 use crate::domain::refusal::{Reason, Refusal};
 use crate::observe::Context;
@@ -89,6 +90,28 @@ impl Keyring {
             all.succeeded(id, keys, now.mono);
         });
         Ok(())
+    }
+
+    /// Each source's last good key set.
+    pub(super) fn export(&self) -> Parcel {
+        self.keys().pack(self.now().mono)
+    }
+
+    /// Takes over the key sets of another agent of this node, for sources that have given none yet.
+    pub(super) fn import(&self, parcel: &Parcel) -> Result<(), Unreadable> {
+        self.update(|keys, now| Some(keys.learn(parcel, now.mono))).unwrap_or(Ok(()))
+    }
+
+    /// The issuer that another agent's search has found, if that is known before `until`.
+    pub(super) async fn found_before(&self, until: Instant) -> Option<Arc<str>> {
+        let mut watcher = self.shared.keys.subscribe();
+        let found = timeout_at(until, watcher.wait_for(|keys| keys.found_before().is_some())).await;
+        found.ok()?.ok()?.found_before().cloned()
+    }
+
+    /// Completes once this process serves.
+    pub(super) async fn serving(&self) {
+        self.shared.context.duty.until(true).await;
     }
 
     /// What status shows.

@@ -200,3 +200,57 @@ async fn issuers_are_polled_from_files() {
     context.tasks.drained().await;
     assert!(context.tasks.ended().is_empty());
 }
+
+/// Tells `to` what `from` has.
+fn tell(from: &Bench, to: &Bench) {
+    to.keyring.import(&from.keyring.export()).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_of_another_agent_verify_while_no_source_answers_and_their_age_goes_on() {
+    let [old, new] = [Bench::new(Mode::Auto, one("a")), Bench::new(Mode::Local, None)];
+    after(20 * 3600).await;
+    old.answer.send_replace(None);
+    after(2 * 3600).await;
+    assert!(new.context.readiness.pending().contains_key("keys"));
+    tell(&old, &new);
+    assert!(new.keyring.keys().knows("a") && new.context.readiness.pending().is_empty());
+    assert_eq!(new.keyring.standing(new.deadline()).await.unwrap(), Standing::Local);
+    let age = new.keyring.status().issuers[0].age_seconds.unwrap();
+    assert!((2 * 3600..3 * 3600).contains(&age), "{age}");
+    after(21 * 3600).await;
+    assert!(new.keyring.keys().knows("a"));
+    after(2 * 3600).await;
+    assert!(!new.keyring.keys().knows("a"), "24 hours after their source last answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_source_gives_itself_wins() {
+    let [old, new] = [Bench::new(Mode::Local, one("a")), Bench::new(Mode::Local, one("b"))];
+    after(1).await;
+    tell(&old, &new);
+    assert!(!new.keyring.keys().knows("a") && new.keyring.keys().knows("b"));
+    let late = Bench::new(Mode::Local, one("b"));
+    tell(&old, &late);
+    let before = late.keyring.keys().generation();
+    assert!(late.keyring.keys().knows("a"));
+    after(1).await;
+    assert!(!late.keyring.keys().knows("a") && late.keyring.keys().knows("b"));
+    assert!(late.keyring.keys().generation() > before, "what the old keys proved is proved again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_are_for_the_source_that_had_them_and_for_no_other() {
+    let old = Bench::new(Mode::Local, one("a"));
+    after(1).await;
+    let context = Context::new(Clock::simulated(UNIX_EPOCH));
+    let keyring = Keyring::new(Mode::Local, &context);
+    keyring.import(&old.keyring.export()).unwrap();
+    for (issuer, label) in [("B", "test"), ("A", "other")] {
+        keyring.update(|keys, now| keys.add(Some(issuer.into()), label.to_owned(), now.mono));
+        assert!(!keyring.keys().knows("a"), "{issuer} {label}");
+    }
+    keyring.update(|keys, now| keys.add(Some("A".into()), "test".to_owned(), now.mono));
+    assert!(keyring.keys().knows("a"), "also one that comes later");
+    assert!(keyring.import(&Parcel::pack(9, &0_u8)).is_err());
+}

@@ -1,5 +1,7 @@
 //! Which keys are in force: one value that pollers change and readers borrow, with every rule about it as a pure function of time.
 
+mod transfer;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use crate::token::compact::Compact;
 use crate::token::config::{Mode, Standing};
 use crate::token::header::Header;
 use crate::token::jwks::Key;
+use crate::token::keys::transfer::Inherited;
 
 /// A source is not asked again for the sake of an unknown `kid` before this.
 const LEAST_BETWEEN_FETCHES: Duration = Duration::from_secs(30);
@@ -32,6 +35,11 @@ pub(super) struct Keys {
     /// Rises whenever the set of keys changes, so that what was verified under an older one is verified again.
     generation: u64,
     sources: Vec<Source>,
+    /// What another agent of this node had of sources that have given nothing here yet.
+    inherited: Vec<Inherited>,
+    /// The issuer that a search has found, here and at the other agent.
+    found: Option<Arc<str>>,
+    found_before: Option<Arc<str>>,
 }
 
 /// One source of keys.
@@ -77,7 +85,15 @@ pub(super) struct Proof {
 impl Keys {
     /// No sources yet; [`Keys::decide`] once they have been added.
     pub(super) fn new(mode: Mode) -> Self {
-        Self { mode, standing: Standing::Waiting, generation: 0, sources: Vec::new() }
+        Self {
+            mode,
+            standing: Standing::Waiting,
+            generation: 0,
+            sources: Vec::new(),
+            inherited: Vec::new(),
+            found: None,
+            found_before: None,
+        }
     }
 
     pub(super) fn standing(&self) -> Standing {
@@ -99,17 +115,21 @@ impl Keys {
 
     /// Adds a source that nobody polls: a search for an issuer, or, with [`Keys::succeeded`], a fixed key set.
     pub(super) fn add(&mut self, issuer: Option<Arc<str>>, label: String, added: Instant) -> SourceId {
-        let activity = Activity::Unpolled;
-        self.sources.push(Source { issuer, label, keys: Vec::new(), succeeded: None, error: None, added, activity });
-        SourceId(self.sources.len() - 1)
+        let (keys, activity) = (Vec::new(), Activity::Unpolled);
+        self.sources.push(Source { issuer, label, keys, succeeded: None, error: None, added, activity });
+        let id = SourceId(self.sources.len() - 1);
+        self.inherit(id);
+        id
     }
 
     /// A search has found its issuer: its place is now that of the issuer's first source.
     pub(super) fn found(&mut self, id: SourceId, issuer: Arc<str>, label: String, now: Instant) {
+        self.found = Some(Arc::clone(&issuer));
         self.change(id, |source| {
             (source.issuer, source.label) = (Some(issuer), label);
             (source.error, source.added) = (None, now);
         });
+        self.inherit(id);
     }
 
     /// A poller is to take the source on.

@@ -18,6 +18,9 @@ use crate::token::source::{Fetcher, discovery_url};
 /// must not use them up.
 const LONGEST_BACKOFF_OF_EKS: Duration = Duration::from_secs(600);
 
+/// So long a search of an agent that stands by waits for what the agent before it has found, before it asks EKS itself.
+const PREDECESSOR: Duration = Duration::from_secs(5);
+
 /// A place that is asked, again and again until one of them answers.
 struct Attempts<'a> {
     place: &'a Place,
@@ -66,6 +69,9 @@ impl Search {
                 if attempts.due > self.keyring.now().mono {
                     continue;
                 }
+                if let Some(issuer) = self.found_before(attempts.place).await {
+                    return issuer;
+                }
                 match self.ask(attempts.place, fetcher).await {
                     Ok(issuer) => return issuer,
                     Err(error) => attempts.failed(error, self.keyring.now().mono),
@@ -73,8 +79,26 @@ impl Search {
             }
             self.failed(&all);
             let due = all.iter().map(|attempts| attempts.due).min().unwrap_or(begun);
+            let found = self.keyring.found_before(due).await;
+            if let Some(issuer) = found.filter(|issuer| !self.sources_of(issuer).is_empty()) {
+                return issuer;
+            }
             sleep_until(due).await;
         }
+    }
+
+    /// What another agent of this node has found stands in for EKS, which need not be asked twice. The API server is: it may have
+    /// become another issuer's, and a call to it costs nothing.
+    async fn found_before(&self, place: &Place) -> Option<Arc<str>> {
+        if !matches!(place, Place::Eks(_)) {
+            return None;
+        }
+        let found = tokio::select! {
+            biased;
+            found = self.keyring.found_before(self.keyring.now().mono + PREDECESSOR) => found,
+            () = self.keyring.serving() => None,
+        };
+        found.filter(|issuer| !self.sources_of(issuer).is_empty())
     }
 
     async fn ask(&self, place: &Place, fetcher: &Fetcher) -> Result<Arc<str>, String> {

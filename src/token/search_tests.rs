@@ -9,6 +9,7 @@ use url::Url;
 
 use super::*;
 use crate::base::clock::Clock;
+use crate::base::duty::Duty;
 use crate::domain::refusal::Reason;
 use crate::egress::aws::Aws;
 use crate::egress::fake::{Answer, Fake};
@@ -235,4 +236,30 @@ async fn nobody_is_asked_for_an_issuer_that_is_configured_or_not_wanted() {
         let config = Config { cluster: Some("demo".into()), api_server: Some(nobody()), ..config };
         assert!(config.places().is_empty());
     }
+}
+
+#[tokio::test]
+async fn eks_is_not_asked_for_what_another_agent_has_found() {
+    let old = Bench::new(Mode::Auto, || None, false).await;
+    assert_eq!(old.standing().await, Standing::Local);
+    let parcel = old.keyring.export();
+
+    let context = Context { duty: Duty::standby(), ..Context::new(Clock::System) };
+    let keyring = Keyring::new(Mode::Auto, &context);
+    let config = Config { cluster: Some("demo".into()), ..config(Mode::Auto) };
+    keyring.start(&config, old.access.clone());
+    tokio::task::yield_now().await;
+    keyring.import(&parcel).unwrap();
+    let deadline = old.deadline();
+    assert_eq!(keyring.standing(deadline).await.unwrap(), Standing::Local);
+    keyring.find("a", deadline).await.unwrap();
+    assert!(old.counted("ok"), "one call for both");
+}
+
+#[tokio::test]
+async fn an_agent_that_serves_waits_for_nobody() {
+    let bench = Bench::new(Mode::Auto, || None, false).await;
+    let begun = bench.context.clock.now().mono;
+    bench.standing().await;
+    assert!(bench.context.clock.now().mono - begun < PREDECESSOR);
 }

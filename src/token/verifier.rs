@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::base::clock::{Clock, Now, from_unix_seconds};
+use crate::base::parcel::{Parcel, Unreadable};
 use crate::domain::identity::{BearerToken, Presented, RawToken, Subject, TokenDigest};
 use crate::domain::policy::POD_IDENTITY_AUDIENCE;
 use crate::domain::refusal::{Reason, Refusal};
@@ -95,6 +96,21 @@ impl Verifier {
             self.failed(refusal, digest, generation, source);
         }
         outcome
+    }
+
+    /// The keys, for the next agent of this node.
+    #[must_use]
+    pub fn export(&self) -> Parcel {
+        self.keyring.export()
+    }
+
+    /// Takes over the keys of another agent of this node, for sources that have given none yet: tokens are verified by them until
+    /// those do, or until they are 24 hours old.
+    ///
+    /// # Errors
+    /// [`Unreadable`] when another version packed it.
+    pub fn import(&self, parcel: &Parcel) -> Result<(), Unreadable> {
+        self.keyring.import(parcel)
     }
 
     /// What status shows.

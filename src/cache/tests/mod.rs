@@ -1,6 +1,7 @@
 //! The cache around its state machine: loads, waiting, renewal and room, with a made-up mint and a simulated clock.
 
 mod access;
+mod transfer;
 
 use std::time::UNIX_EPOCH;
 
@@ -8,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::base::clock::Clock;
+use crate::base::duty::Duty;
 use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
 use crate::domain::credential::{Provenance, Session};
@@ -75,6 +77,7 @@ struct World {
     metrics: Arc<Metrics>,
     clock: Clock,
     tasks: Tasks,
+    duty: Duty,
     token_end: Duration,
 }
 
@@ -82,9 +85,9 @@ fn world(config: Config, acts: &[Act]) -> World {
     let clock = Clock::simulated(UNIX_EPOCH + 1000 * HOUR);
     let mint = Arc::new(FakeMint { clock: clock.clone(), acts: acts.to_vec(), orders: Mutex::default() });
     let context = Context::new(clock.clone());
-    let (metrics, tasks) = (Arc::clone(&context.metrics), context.tasks.clone());
+    let (metrics, tasks, duty) = (Arc::clone(&context.metrics), context.tasks.clone(), context.duty.clone());
     let cache = Cache::new(config, Arc::<FakeMint>::clone(&mint), context);
-    World { cache, mint, metrics, clock, tasks, token_end: 1100 * HOUR }
+    World { cache, mint, metrics, clock, tasks, duty, token_end: 1100 * HOUR }
 }
 
 impl World {

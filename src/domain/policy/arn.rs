@@ -4,6 +4,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use crate::base::parcel::text;
 use crate::domain::policy::fault::shown;
 
 /// Partitions, and how those of intelligence services begin.
@@ -21,8 +24,9 @@ const POLICY_NAME: usize = 128;
 const PATH: usize = 512;
 
 /// The ARN of a role, `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`. Clones share its text.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RoleArn(Arc<str>);
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RoleArn(#[serde(with = "text")] Arc<str>);
 
 impl RoleArn {
     /// Reads the ARN of a role.

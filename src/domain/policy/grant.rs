@@ -4,6 +4,9 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use crate::base::parcel::{optional_text, text};
 use crate::domain::policy::RoleArn;
 
 /// Permission to make and serve one credential, and how to make it. Only [`crate::domain::policy`] makes one. Clones share it.
@@ -14,16 +17,18 @@ pub struct Grant {
     leads_on: bool,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Plan {
+    #[serde(with = "text")]
     audience: Arc<str>,
+    #[serde(with = "optional_text")]
     target: Option<Arc<str>>,
     exchange: Exchange,
     chain: Vec<Hop>,
 }
 
 /// How a token becomes a session.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, strum::IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, strum::IntoStaticStr, Serialize, Deserialize)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Exchange {
     /// EKS Auth `AssumeRoleForPodIdentity`: the association decides the role.
@@ -33,7 +38,7 @@ pub enum Exchange {
 }
 
 /// The parameters of `AssumeRoleWithWebIdentity`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct WebIdentity {
     /// `RoleArn`.
     pub role: RoleArn,
@@ -46,7 +51,7 @@ pub struct WebIdentity {
 }
 
 /// One link of a chain: the parameters of an `AssumeRole` that the session before it calls.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Hop {
     /// `RoleArn`.
     pub role: RoleArn,
@@ -117,6 +122,21 @@ impl Grant {
     #[must_use]
     pub fn leads_on(&self) -> bool {
         self.leads_on
+    }
+}
+
+impl Serialize for Grant {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&*self.plan, self.leads_on).serialize(serializer)
+    }
+}
+
+/// A grant that the policy of another agent of this node made, for what that agent holds by it. It entitles nobody here: an entry
+/// is found by the grant that this agent's own policy makes for a caller, and goes if that policy makes none like it.
+impl<'de> Deserialize<'de> for Grant {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (plan, leads_on) = <(Plan, bool)>::deserialize(deserializer)?;
+        Ok(Self { plan: Arc::new(plan), leads_on })
     }
 }
 
