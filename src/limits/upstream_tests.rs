@@ -191,3 +191,14 @@ async fn what_gets_no_permit_in_time_is_shed_unless_aws_or_a_shutdown_closed_it(
     budget.permit(Claim::of_node(in_secs(10))).await.unwrap_err();
     assert!(sheds(), "AWS is no limit of ours");
 }
+
+#[tokio::test(start_paused = true)]
+async fn nobody_gets_a_permit_too_late_for_a_call() {
+    let budget = budget(1.0);
+    use_up(&budget, 2).await;
+    let start = Clock::System.now().mono;
+    let late = budget.permit(Claim::of_node(start + Duration::from_millis(3_900))).await;
+    assert_eq!(late.unwrap_err(), Failure::Throttled { retry_after: None });
+    assert_eq!(Clock::System.now().mono - start, Duration::from_millis(900));
+    budget.permit(Claim::of_node(start + Duration::from_secs(5))).await.unwrap();
+}

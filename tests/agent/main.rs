@@ -11,6 +11,8 @@ mod chains;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod checker;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod delegation;
@@ -34,6 +36,8 @@ mod guides;
 mod handover;
 #[cfg(test)]
 mod isolation;
+#[cfg(test)]
+mod keys;
 #[cfg(test)]
 mod key_sources;
 #[cfg(test)]
@@ -62,6 +66,8 @@ mod secrets;
 mod service_accounts;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod soak;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]

@@ -72,9 +72,13 @@ impl Life {
             if self.steps.is_multiple_of(STEPS_OF_A_TOKEN) {
                 self.pods.iter_mut().for_each(|(pod, current)| *current = token(&self.simulation.cloud, pod));
             }
-            join_all(self.pods.iter().map(|(pod, token)| self.simulation.ask(&self.agent, pod, token))).await;
+            self.ask_all().await;
             tokio::time::sleep(step).await;
         }
+    }
+
+    async fn ask_all(&self) {
+        join_all(self.pods.iter().map(|(pod, token)| self.simulation.ask(&self.agent, pod, token))).await;
     }
 
     fn verdict(&self) -> Report {
@@ -101,12 +105,21 @@ async fn five_hundred_pods_notice_no_outage() {
     life.go_on(lifetime.mul_f64(1.55), HOUR, |_| ()).await;
     let (before, mut failures) = (life.verdict(), failures().into_iter().cycle());
     life.simulation.checker.promise(Promise::OUTAGE);
-    let break_anew = |simulation: &Simulation| {
+    let mut break_anew = |simulation: &Simulation| {
         simulation.cloud.script().always(Operation::EksAuth, failures.next().unwrap());
     };
-    life.go_on(lifetime.mul_f64(0.45) - Duration::from_secs(70), 4 * MINUTE, break_anew).await;
+    let third = (lifetime.mul_f64(0.45) - Duration::from_secs(70)) / 3;
+    for handovers in 0..3 {
+        if handovers > 0 {
+            life.simulation.hand_over(&mut life.agent, NODE);
+        }
+        life.go_on(third, 4 * MINUTE, &mut break_anew).await;
+    }
+    life.ask_all().await;
     let during = life.verdict();
     life.simulation.cloud.script().clear();
+    // The oldest have ten seconds left, and may rest for longer than that after their last failure.
+    life.simulation.checker.promise(Promise::NONE);
     life.go_on(RECOVERY, MINUTE, |_| ()).await;
     life.simulation.checker.promise(Promise::WELL);
     life.go_on(lifetime / 2, HOUR, |_| ()).await;
@@ -169,4 +182,52 @@ async fn a_new_pod_costs_one_call_and_a_dead_one_ends_by_itself() {
     let ended = life.verdict().calls;
     tokio::time::sleep(24 * HOUR).await;
     assert_eq!(life.verdict().calls, ended, "nobody asks: nothing is renewed");
+}
+
+/// Sessions and the calls that they cost outlive an agent; a budget that AWS has closed stays closed.
+#[tokio::test(start_paused = true)]
+async fn a_handover_costs_no_call_and_keeps_the_distance_that_aws_asked_for() {
+    let mut life = Life::start(Conditions::default(), 20).await;
+    let before = life.verdict().calls;
+    for _ in 0..5 {
+        life.simulation.hand_over(&mut life.agent, NODE);
+        life.go_on(MINUTE, MINUTE / 4, |_| ()).await;
+    }
+    assert_eq!(life.verdict().calls, before);
+
+    let throttled = Fault::throttling().retry_after(2 * MINUTE);
+    life.simulation.cloud.script().next(Operation::EksAuth, [throttled.into()]);
+    life.simulation.checker.promise(Promise::NONE);
+    let newcomer = pod_on(NODE, "newcomer");
+    let its_token = token(&life.simulation.cloud, &newcomer);
+    for _ in 0..130 {
+        let _ = life.simulation.ask(&life.agent, &newcomer, &its_token).await;
+        life.simulation.hand_over(&mut life.agent, NODE);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(life.verdict().calls, before + 2, "one that was throttled, and one after two minutes");
+}
+
+/// The API server, or whoever gives keys, is away: what an agent knew its successor knows, and for as long.
+#[tokio::test(start_paused = true)]
+async fn keys_go_along_with_a_handover_and_not_with_a_crash() {
+    let mut life = Life::start(Conditions::default(), 1).await;
+    life.simulation.withdraw_keys();
+    for hour in 1..24 {
+        tokio::time::sleep(HOUR).await;
+        life.simulation.hand_over(&mut life.agent, NODE);
+        let pod = pod_on(NODE, &format!("app-{hour}"));
+        let served = life.simulation.ask(&life.agent, &pod, &token(&life.simulation.cloud, &pod)).await;
+        assert!(served.is_ok(), "after {hour} h: {served:?}");
+    }
+    life.simulation.checker.promise(Promise::NONE);
+    let (pod, its_token) = life.pods[0].clone();
+    let crashed = life.simulation.agent(NODE, &[]);
+    let refused = life.simulation.ask(&crashed, &pod, &its_token).await.unwrap_err();
+    assert!(refused.contains("KeysUnavailable"), "{refused}");
+    tokio::time::sleep(HOUR + 2 * MINUTE).await;
+    let fresh = pod_on(NODE, "app-25");
+    let refused = life.simulation.ask(&life.agent, &fresh, &token(&life.simulation.cloud, &fresh)).await.unwrap_err();
+    assert!(refused.contains("KeysUnavailable"), "a day is over, whoever has served in it: {refused}");
+    life.verdict();
 }

@@ -17,6 +17,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 use credlet::app;
 use credlet::base::clock::Clock;
+use credlet::base::parcel::Unreadable;
 use credlet::broker::{Ask, Broker};
 use credlet::cache::Cache;
 use credlet::domain::identity::RawToken;
@@ -24,6 +25,7 @@ use credlet::egress::aws::Aws;
 use credlet::exchange::Exchanges;
 use credlet::grants::Grants;
 use credlet::limits::pods::PodRates;
+use credlet::limits::upstream::UpstreamBudget;
 use credlet::observe::Context;
 use credlet::sim::cloud::{self, Cloud, Conditions};
 use credlet::sim::pod::PodSpec;
@@ -49,8 +51,10 @@ pub(crate) struct Simulation {
 
 /// An agent's part behind its front. Its tasks end when it is dropped.
 pub(crate) struct SimulatedAgent {
-    broker: Arc<Broker>,
-    pub(crate) context: Context,
+    broker: Broker,
+    exchanges: Arc<Exchanges>,
+    budget: UpstreamBudget,
+    context: Context,
 }
 
 impl Simulation {
@@ -81,8 +85,9 @@ impl Simulation {
         let context = Context::new(self.clock.clone());
         let sdk = sdk_config(in_memory(&self.cloud), &self.cloud, &self.clock);
         let access = app::access(&config, Aws::with_config(config.https.clone(), &context.metrics, sdk), &context);
-        let mint = Exchanges::new(config.exchange, Arc::clone(&access.aws), access.budget.clone(), context.clone());
-        let cache = Cache::new(config.cache, Arc::new(mint), context.clone());
+        let budget = access.budget.clone();
+        let exchanges = Arc::new(Exchanges::new(config.exchange, Arc::clone(&access.aws), budget.clone(), context.clone()));
+        let cache = Cache::new(config.cache, Arc::<Exchanges>::clone(&exchanges), context.clone());
         let broker = Broker {
             verifier: Verifier::start(&config.token, access, &context),
             rates: PodRates::new(config.pods),
@@ -90,7 +95,19 @@ impl Simulation {
             cache,
             context: context.clone(),
         };
-        SimulatedAgent { broker: Arc::new(broker), context }
+        SimulatedAgent { broker, exchanges, budget, context }
+    }
+
+    /// Replaces a node's agent by the next one, which gets all that it holds, as by a handover.
+    pub(crate) fn hand_over(&self, agent: &mut SimulatedAgent, node: &str) {
+        let next = self.agent(node, &[]);
+        next.learn(agent).unwrap();
+        *agent = next;
+    }
+
+    /// From now on nobody gives keys.
+    pub(crate) fn withdraw_keys(&self) {
+        std::fs::remove_file(self.key_file()).unwrap();
     }
 
     /// What `agent` gives for this token of `pod`.
@@ -100,6 +117,13 @@ impl Simulation {
 }
 
 impl SimulatedAgent {
+    fn learn(&self, from: &Self) -> Result<(), Unreadable> {
+        self.broker.verifier.import(&from.broker.verifier.export())?;
+        self.budget.import(&from.budget.export())?;
+        from.exchanges.export().iter().try_for_each(|parcel| self.exchanges.import(parcel))?;
+        from.broker.cache.export().try_for_each(|parcel| self.broker.cache.import(&parcel))
+    }
+
     async fn ask(&self, token: &str) -> Result<String, String> {
         let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let ask = Ask { token: RawToken::new(token.as_bytes()), target: None, source, at: self.context.clock.now() };

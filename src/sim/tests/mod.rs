@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 
 use crate::base::clock::Clock;
 use crate::domain::policy::POD_IDENTITY_AUDIENCE;
-use crate::sim::cloud::{Cloud, Conditions, Config};
+use crate::sim::cloud::{Cloud, Conditions, Config, Quota};
 use crate::sim::fault::Fault;
 use crate::sim::keys::{Algorithm, Keys};
 use crate::sim::pod::PodSpec;
@@ -385,4 +385,21 @@ async fn conditions_change_at_run_time() {
     assert!(Clock::System.now().mono - start.mono >= Duration::from_millis(30));
     let expiry = SystemTime::try_from(*output.credentials().unwrap().expiration()).unwrap();
     assert!(expiry < start.wall + HOUR + Duration::from_secs(60));
+}
+
+#[tokio::test]
+async fn calls_beyond_the_quota_are_throttled_and_take_nothing_of_it() {
+    let cloud = cloud().await;
+    let token = token(&cloud);
+    let quota = |per_second| Some(Quota { per_second, burst: 2.0, retry_after: Some(Duration::from_secs(7)) });
+    cloud.set_conditions(Conditions { quota: quota(f64::MIN_POSITIVE), ..cloud.conditions() });
+    assume_well(&cloud, &token).await.unwrap();
+    caller_identity(&cloud, node(&cloud)).await.unwrap();
+    assert!(assume_well(&cloud, &token).await.unwrap_err().is_throttling_exception());
+    assert_eq!(caller_identity(&cloud, node(&cloud)).await.unwrap_err().code(), Some("Throttling"));
+    assert!(raw(&cloud, "GET /openid/v1/jwks HTTP/1.1").await.0.starts_with("HTTP/1.1 200"), "the cluster is not AWS");
+    let calls = cloud.calls();
+    assert_eq!(calls[0].issued().unwrap().access_key_id.get(..4), Some("ASIA"));
+    let last = calls[2].answer.clone().unwrap();
+    assert_eq!((last.status, last.retry_after, last.issued), (429, Some(Duration::from_secs(7)), None));
 }

@@ -1,0 +1,159 @@
+//! What takes real time: the real binary over real sockets, with handovers and much churn. What hours of sessions do is shown with
+//! time that is simulated, in `outage`; here a session has minutes.
+//!
+//! `cargo test --test agent soak -- --ignored --nocapture`; `CREDLET_SOAK_SECONDS` sets the life of a session (300), and
+//! `CREDLET_SOAK_PODS` how many pods come and go (100,000).
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use credlet::base::clock::Clock;
+use credlet::sim::cloud::{self, Cloud, Conditions};
+use credlet::sim::fault::Fault;
+use credlet::sim::pod::PodSpec;
+use credlet::sim::script::{Behaviour, Operation};
+use procfs::process::Process;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use crate::flood::flood;
+use crate::harness::agent::Agent;
+use crate::harness::checker::{Checker, PATIENCE, Promise};
+use crate::harness::setup::Setup;
+use crate::world::{World, config, pod, token};
+
+const PODS: usize = 500;
+/// Requests at once.
+const CLIENTS: usize = 8;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A number from the environment.
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap())
+}
+
+/// One agent of a node after the other, by handover, and all of its pods.
+struct Node {
+    cloud: Arc<Cloud>,
+    checker: Arc<Checker>,
+    pods: Arc<Vec<PodSpec>>,
+    setup: Setup,
+    agent: Agent,
+    folder: TempDir,
+    agents: usize,
+}
+
+impl Node {
+    async fn start(lifetime: Duration) -> Self {
+        let conditions = Conditions { lifetime, ..Conditions::default() };
+        let cloud = Cloud::start(cloud::Config { conditions, ..config() }).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let shared = folder.path().join("handover");
+        std::fs::create_dir(&shared).unwrap();
+        std::fs::set_permissions(&shared, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        // As many calls for a session of minutes as the default allows for one of hours.
+        let setup = Setup::on_loopback(folder.path()).unwrap().of(&cloud).flag("max-service-qps", 100);
+        let setup = setup.flag("handover-dir", shared.display());
+        let agent = setup.start().await.unwrap();
+        let pods = (0..PODS).map(|number| pod(&format!("app-{number}"))).collect();
+        let checker = Arc::new(Checker::new(Clock::System, PATIENCE));
+        Self { cloud: Arc::new(cloud), checker, pods: Arc::new(pods), setup, agent, folder, agents: 1 }
+    }
+
+    /// The next agent takes over, and the one before ends.
+    async fn hand_over(&mut self) {
+        let folder: PathBuf = self.folder.path().join(self.agents.to_string());
+        std::fs::create_dir(&folder).unwrap();
+        self.agents += 1;
+        let mut next = self.setup.clone().in_folder(&folder).spawn().unwrap();
+        next.become_ready_itself().await.unwrap();
+        std::mem::replace(&mut self.agent, next).stop().await.unwrap();
+    }
+
+    /// Each pod asks once, with a new token.
+    async fn ask_all(&self) {
+        let mut clients = JoinSet::new();
+        for client in 0..CLIENTS {
+            let (cloud, checker, pods) = (Arc::clone(&self.cloud), Arc::clone(&self.checker), Arc::clone(&self.pods));
+            let address = self.setup.addresses().credentials;
+            clients.spawn(async move {
+                for pod in pods.iter().skip(client).step_by(CLIENTS) {
+                    let token = token(&cloud, pod);
+                    let headers = [("authorization", token.as_str())];
+                    let asking = crate::harness::http::get(address, "/v1/credentials", &headers);
+                    let asking = async { asking.await.map_err(|error| format!("{error:#}"))?.document() };
+                    let _ = checker.ask(pod, &token, asking).await;
+                }
+            });
+        }
+        clients.join_all().await;
+    }
+
+    async fn live(&self, time: Duration) {
+        let begun = Clock::System.now().mono;
+        while Clock::System.now().mono - begun < time {
+            self.ask_all().await;
+            tokio::time::sleep(SECOND).await;
+        }
+    }
+}
+
+/// Scaled: sessions of minutes in place of six hours, calls a second to match, and while AWS is well the life that a renewal at
+/// 0.55 of it leaves in place of twenty minutes. The 60 s below which nothing is served and the backoff of 30 s are as they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes 1.2 lives of a session in real time"]
+async fn an_outage_with_two_handovers_in_it() {
+    let lifetime = SECOND * u32::try_from(setting("CREDLET_SOAK_SECONDS", 300)).unwrap();
+    let outage = lifetime.mul_f64(0.45) - 70 * SECOND;
+    let mut node = Node::start(lifetime).await;
+    for _ in 0..3 {
+        node.ask_all().await;
+    }
+    node.checker.promise(Promise { served: true, life: lifetime.mul_f64(0.45) - 10 * SECOND });
+    node.live(lifetime.mul_f64(0.5)).await;
+    let before = node.cloud.calls().len();
+    node.checker.promise(Promise::OUTAGE);
+    let failures: [Behaviour; 4] =
+        [Fault::internal_server().into(), Behaviour::Hang, Behaviour::Reset, Fault::throttling().retry_after(5 * SECOND).into()];
+    for (number, failure) in failures.into_iter().enumerate() {
+        node.cloud.script().always(Operation::EksAuth, failure);
+        node.live(outage / 8).await;
+        if number % 2 == 1 {
+            node.hand_over().await;
+        }
+        node.live(outage / 8).await;
+    }
+    let during = node.checker.verdict(&node.cloud.calls()).unwrap();
+    node.cloud.script().clear();
+    node.checker.promise(Promise::NONE);
+    node.live(40 * SECOND).await;
+    node.checker.promise(Promise { served: true, life: lifetime.mul_f64(0.45) - 10 * SECOND });
+    node.live(10 * SECOND).await;
+    let after = node.checker.verdict(&node.cloud.calls()).unwrap();
+    println!("{outage:?} of {lifetime:?}, {before} calls before it\nat its end: {during:?}\nafter: {after:?}");
+}
+
+/// Pods that come and go, each of which asks once: memory is what those that live need, and no more (R11).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes many minutes in a build that is not optimized"]
+async fn memory_is_flat_while_pods_come_and_go() {
+    const BATCH: u64 = 1_000;
+    let world = World::with(|setup| setup.flag("max-service-qps", 100_000).flag("pod-rate", 1_000_000)).await;
+    // So that what they held lapses soon after them.
+    world.cloud.set_conditions(Conditions { lifetime: 70 * SECOND, ..Conditions::default() });
+    let (process, pods) = (Process::new(world.agent.pid().unwrap().as_raw()).unwrap(), setting("CREDLET_SOAK_PODS", 100_000));
+    let resident = || process.status().unwrap().vmrss.unwrap() / 1024;
+    let mut sizes = Vec::new();
+    for batch in 0..pods / BATCH {
+        let tokens: Vec<_> = (0..BATCH).map(|number| world.token(&pod(&format!("app-{batch}-{number}")))).collect();
+        let statuses = flood(Ipv4Addr::LOCALHOST, world.agent.address(), tokens.into_iter()).await;
+        let served = statuses.iter().filter(|status| **status == 200).count();
+        assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+        sizes.push(resident());
+        println!("{} pods: {served} of {BATCH} served, {} MiB resident", (batch + 1) * BATCH, resident());
+    }
+    let (early, late) = (sizes[sizes.len() / 4], sizes[sizes.len() - 1]);
+    assert!(late <= early + early / 5, "{early} MiB after a quarter, {late} at the end");
+}
