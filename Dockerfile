@@ -27,21 +27,21 @@ RUN . /architecture \
     && apt-get install -y --no-install-recommends $packages \
     && rm -rf /var/lib/apt/lists/*
 
-# Writes the list of crates into the binary, where scanners of vulnerabilities look for it.
-ARG CARGO_AUDITABLE_VERSION=0.7.7
-RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    cargo install --quiet --locked --root /usr/local "cargo-auditable@$CARGO_AUDITABLE_VERSION"
-
 COPY . .
 ARG CREDLET_COMMIT=unknown
+# Writes the list of crates into the binary, where scanners of vulnerabilities look for it.
+ARG CARGO_AUDITABLE_VERSION=0.7.7
 # Cargo goes by the time of files, which a reproducible build sets all alike: touched, they are new to the kept target folder.
 # hadolint ignore=SC2154
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/usr/local/tools \
     --mount=type=cache,target=/src/target \
     . /architecture \
+    && cargo install --quiet --locked --root /usr/local/tools "cargo-auditable@$CARGO_AUDITABLE_VERSION" \
     && target="$cpu-unknown-linux-gnu" \
     && find src build.rs -type f -exec touch {} + \
-    && RUSTFLAGS="-C target-feature=+crt-static" cargo auditable build --release --locked --no-default-features --bin credlet \
+    && PATH="/usr/local/tools/bin:$PATH" RUSTFLAGS="-C target-feature=+crt-static" \
+        cargo auditable build --release --locked --no-default-features --bin credlet \
         --target "$target" --config "target.$target.linker='$cpu-linux-gnu-gcc'" \
     && install -D "target/$target/release/credlet" /image/credlet
 
