@@ -92,6 +92,7 @@ fn table(document: &Value) -> String {
             let _ = writeln!(out, "  {heading}: {part}: {}", text(reason));
         }
     }
+    handover(&mut out, &document["handover"]);
     section(&mut out, "listeners", &document["listeners"], &["address", "listening", "link", "route", "detail"]);
     let _ = writeln!(out, "\nconnections from outside this node: {}", cell(document, "source_check"));
     let verification = &document["verification"];
@@ -110,6 +111,21 @@ fn table(document: &Value) -> String {
     let _ = writeln!(out, "calls to AWS: {} a second{throttled}", cell(upstream, "calls_per_second"));
     section(&mut out, "entries", &document["entries"], &ENTRY_COLUMNS);
     out
+}
+
+/// The other agents of the node, where there may be any.
+fn handover(out: &mut String, handover: &Value) {
+    if handover.is_null() {
+        return;
+    }
+    let agent = |peer: &Value| format!("version {}, pid {}", cell(peer, "version"), cell(peer, "pid"));
+    let _ = writeln!(out, "\nhandover: {} for {} s", cell(handover, "role"), cell(handover, "for_seconds"));
+    if !handover["serving"].is_null() {
+        let _ = writeln!(out, "  stands by for: {}", agent(&handover["serving"]));
+    }
+    for peer in handover["standing_by"].as_array().into_iter().flatten() {
+        let _ = writeln!(out, "  stands by for this agent: {}", agent(peer));
+    }
 }
 
 /// The policy file and the service accounts, as far as they count.

@@ -29,6 +29,8 @@ mod grants;
 #[cfg(test)]
 mod guides;
 #[cfg(test)]
+mod handover;
+#[cfg(test)]
 mod key_sources;
 #[cfg(test)]
 mod laboratory;

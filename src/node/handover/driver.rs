@@ -211,10 +211,7 @@ impl Driver {
         if let Some((seat, loads)) = self.offered.take() {
             self.seat = Some(seat);
             self.estate.expect(Some(loads));
-            self.expected_of = match self.machine.role() {
-                Role::Taking(link) => Some(link),
-                _ => None,
-            };
+            self.expected_of = self.machine.role().server();
         }
     }
 
@@ -358,10 +355,8 @@ impl Driver {
     }
 
     fn count(&self, result: metrics::Handover) {
-        let result = match result {
-            metrics::Handover::Taken if self.cold => metrics::Handover::Cold,
-            other => other,
-        };
+        let is_cold = self.cold && result == metrics::Handover::Taken;
+        let result = if is_cold { metrics::Handover::Cold } else { result };
         let label: &'static str = result.into();
         tracing::info!(result = label, "handover");
         self.context.metrics.handovers.ended(result);
@@ -432,18 +427,12 @@ impl Driver {
     fn tell_status(&self, before: Role) {
         let role = self.machine.role();
         let peer = |link: &Link| self.links.get(link).map(|open| open.peer.clone());
-        let server = match role {
-            Role::Greeting(link) | Role::Learning(link) | Role::Standby(link) | Role::Offering(link) | Role::Taking(link) => {
-                Some(link)
-            }
-            Role::Seeking | Role::Serving | Role::Giving(_) | Role::Ended => None,
-        };
         let mut standing = self.shared.status.lock();
         if before != role {
             standing.role = role.into();
             standing.since = self.context.clock.now().mono;
         }
-        standing.serving = server.as_ref().and_then(peer);
+        standing.serving = role.server().as_ref().and_then(peer);
         standing.standing_by = self.machine.peers().iter().filter_map(peer).collect();
     }
 }
