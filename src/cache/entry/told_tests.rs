@@ -176,15 +176,15 @@ fn the_operator_who_wants_renewals_early_has_them_early() {
 #[test]
 fn what_aws_never_said_is_not_learnt() {
     let now = start();
-    let mut long =
-        PackedEntry { unasked_for: Duration::MAX, denied_for: Some(Duration::MAX), ..holding("long", now, 6 * HOUR).pack(now) };
+    let six_hours = holding("long", now, 6 * HOUR);
+    let mut long = PackedEntry { unasked_for: Duration::MAX, denied_for: Some(Duration::MAX), ..six_hours.pack(now) };
     long.held.as_mut().unwrap().renewal_in = Duration::MAX;
     long.setback = Some(PackedSetback { failure: denied(), in_a_row: u32::MAX, rest: Duration::MAX });
     let mut entry = long.unpack(KEPT, now).unwrap();
     assert!(entry.renewal_due().unwrap() <= now.mono + LONGEST_LIFE);
     assert!(matches!(entry.wake(now), Wake::Sleep(until) if until <= now.mono + 6 * HOUR));
     entry.landed(Err(denied()), EVEN, now);
-    for lifetime in [13 * HOUR, Duration::from_secs(u64::from(u32::MAX) << 16)] {
+    for lifetime in [13 * HOUR, 1_000_000 * HOUR] {
         assert!(holding("endless", now, lifetime).pack(now).unpack(KEPT, now).is_none());
     }
 }
