@@ -7,7 +7,7 @@
 //!
 //! What is shown of every state that can be:
 //!
-//! - no two have the seat to themselves, and nobody serves without it;
+//! - no two have the seat to themselves, nobody serves without it, and nobody who stands by holds it;
 //! - what one end of a link knew when it told all, or has learnt since, the other end knows or is being told;
 //! - without another fault, the agents come to where one accepts, has the seat and is found, and all others stand by for it;
 //! - even if those that hang never go on, somebody serves who does not hang, unless the seat is kept by one that does, or is on its way
@@ -438,6 +438,10 @@ impl World {
         }
         if confirmed.clone().any(|agent| self.lock.is_none() || agent.seat != self.lock) {
             return Some("one serves without the seat");
+        }
+        let stands_by = |agent: &&Agent| matches!(agent.machine.role(), Role::Standby(_) | Role::Ended);
+        if self.agents.iter().filter(stands_by).any(|agent| agent.seat.is_some()) {
+            return Some("one that stands by keeps the seat from others");
         }
         let forgets = |near: &End, far: &End| {
             let known = |at: usize| self.agents[at].entries;
