@@ -193,7 +193,7 @@ impl Driver {
             Action::Publish => self.publish(),
             Action::Unpublish => self.listener = None,
             Action::Serve => self.context.duty.set(true),
-            Action::Rest => self.context.duty.set(false),
+            Action::Rest => self.context.duty.relieve(),
             Action::Say(link, word) => self.say(link, word),
             Action::Tell(link) => self.tell(link),
             Action::Await(link, limit) => self.limit(link, Some(self.context.clock.now().mono + limit)),
