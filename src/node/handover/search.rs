@@ -447,11 +447,18 @@ impl World {
             let known = |at: usize| self.agents[at].entries;
             let some = |packet: &Packet| if let Packet::Entries(some) | Packet::State(some) = packet { *some } else { 0 };
             let sent = far.inbox.iter().map(some).fold(0, |all, some| all | some);
-            let whole = near.open && far.open && near.mirrors && !far.inbox.contains(&Packet::Broken);
+            let whole = near.open && far.open && !far.inbox.contains(&Packet::Broken);
+            let whole = whole && (near.mirrors || self.has_joined(near) || self.has_joined(far));
             whole && known(near.at) & !(known(far.at) | sent) != 0
         };
         let lost = self.pipes.iter().any(|[a, b]| forgets(a, b) || forgets(b, a));
         lost.then_some("an entry is lost that both could know")
+    }
+
+    /// Whether the agent at this end has been told all over it.
+    fn has_joined(&self, end: &End) -> bool {
+        let role = self.agents[end.at].machine.role();
+        matches!(role, Role::Standby(link) | Role::Offering(link) | Role::Taking(link) if Some(link) == end.link)
     }
 
     /// All is well and will stay so: one accepts, holds the seat, can be found, and every other one stands by for it.
