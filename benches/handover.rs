@@ -30,7 +30,7 @@ fn main() -> anyhow::Result<()> {
     let begin = Clock::System.now().mono;
     let outcome = Runtime::new()?.block_on(run(&plan))?;
     let took = (Clock::System.now().mono - begin).as_secs();
-    let Outcome { requests, failed, calls, .. } = &outcome;
+    let (Outcome { requests, failed, .. }, calls) = (&outcome, outcome.calls.len());
     println!(
         "{} handovers, {requests} requests of {CLIENTS} clients in {took} s: {failed} failed, {calls} calls to AWS",
         plan.handovers
