@@ -367,6 +367,10 @@ async fn a_successor_that_dies_afterwards_is_followed_by_its_predecessor_at_once
         let new = node.start(&format!("new-{round}")).await;
         becomes(&mut old, "standby").await;
         assert!(node.served_after("after").await < SECOND);
+        // What a landing brings goes at once, but not before the answer to who asked.
+        old.wait_for(async |old: &mut Agent| Ok(old.status().await?["entries"].as_array().map(Vec::len) == Some(2)))
+            .await
+            .unwrap();
         signal(&new, Signal::SIGKILL);
         slowest = slowest.max(node.served_after("before").await);
         new.ended().await.unwrap();

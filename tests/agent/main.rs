@@ -71,6 +71,8 @@ mod soak;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]
+mod succession;
+#[cfg(test)]
 mod threats;
 #[cfg(test)]
 mod vectors;

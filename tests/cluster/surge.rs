@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
+use credlet::base::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::agent::{Agent, CREDLET};
@@ -125,8 +126,8 @@ pub(crate) async fn old_one_stands_by(world: Arc<World>) -> anyhow::Result<()> {
     let new = agent.release.next_pod(&old).await?;
     new.become_ready().await?;
     ensure!(!serves(&old).await? && old.is_ready().await?, "the old one does not stand by");
-    Process::of(&new, "credlet").await?.replace().await?;
-    world.cluster.wait_until("the old one", async || serves(&old).await).await?;
+    let killed = Clock::System.now().mono;
+    let (_, again) = Process::of(&new, "credlet").await?.replace().await?;
     // The kubelet starts the new one again, which takes over once more, and stays.
     agent.release.become_ready().await?;
     ensure!(agent.pod().await?.name == new.name, "another pod");
@@ -134,6 +135,7 @@ pub(crate) async fn old_one_stands_by(world: Arc<World>) -> anyhow::Result<()> {
     // A connection that the new one had accepted dies with it.
     ensure!(asked.failed <= 2 * PODS && calls == 0, "{calls} calls to AWS; {asked:?}");
     ensure!(asked.gap <= BACK + 2 * asked.slowest, "{asked:?}");
+    ensure!(again - killed > asked.gap, "not the old one's answers: the new one was away for {:?}", again - killed);
     Ok(())
 }
 
@@ -160,5 +162,5 @@ pub(crate) async fn first_with_handover(world: Arc<World>) -> anyhow::Result<()>
 /// Whether it is the one of two agents that serves.
 async fn serves(pod: &Pod) -> anyhow::Result<bool> {
     let status: Value = serde_json::from_str(&pod.exec(&[CREDLET, "status", "--json"]).await?)?;
-    status["serving"].as_bool().context("no word of it")
+    Ok(status["handover"]["role"] == "serving")
 }
