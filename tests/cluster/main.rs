@@ -67,7 +67,7 @@ use tokio::runtime::{Handle, Runtime};
 use crate::world::{Shared, World};
 
 /// No trial takes longer, whatever hangs.
-const TRIAL_LIMIT: Duration = Duration::from_secs(120);
+const TRIAL_LIMIT: Duration = Duration::from_secs(240);
 
 /// No trial takes longer of those that run only when they are asked for.
 const LONG_LIMIT: Duration = Duration::from_secs(600);
