@@ -139,7 +139,7 @@ async fn an_outage_with_two_handovers_in_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes many minutes in a build that is not optimized"]
 async fn memory_is_flat_while_pods_come_and_go() {
-    const BATCH: u64 = 1_000;
+    const BATCH: u64 = 250;
     let world = World::with(|setup| setup.flag("max-service-qps", 100_000).flag("pod-rate", 1_000_000)).await;
     // So that what they held lapses soon after them.
     world.cloud.set_conditions(Conditions { lifetime: 70 * SECOND, ..Conditions::default() });
