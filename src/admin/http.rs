@@ -212,6 +212,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_stands_by_answers_what_is_open_once_more_and_accepts_nobody() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, tasks, duty) = (listener.local_addr().unwrap(), Tasks::default(), Duty::serving());
+        let answer = |_| std::future::ready(Answer { status: StatusCode::OK, ..Answer::not_found() });
+        tasks.spawn(serve(listener, duty.clone(), tasks.clone(), answer));
+        let mut open = TcpStream::connect(address).await.unwrap();
+        assert_eq!(ask(&mut open).await, "HTTP/1.1 200");
+        duty.set(false);
+        let mut queued = TcpStream::connect(address).await.unwrap();
+        let mut rest = Vec::new();
+        open.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        open.read_to_end(&mut rest).await.unwrap();
+        assert!(String::from_utf8(rest).unwrap().contains("connection: close"));
+        tasks.shutdown();
+        tasks.drained().await;
+        assert_eq!(ask(&mut queued).await, "", "its queue was left to the other agent");
+    }
+
+    #[tokio::test]
     async fn half_a_head_does_not_hold_the_drain() {
         let (address, tasks) = server().await;
         let mut half = TcpStream::connect(address).await.unwrap();

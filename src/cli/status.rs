@@ -92,6 +92,7 @@ fn table(document: &Value) -> String {
             let _ = writeln!(out, "  {heading}: {part}: {}", text(reason));
         }
     }
+    handover(&mut out, &document["handover"]);
     section(&mut out, "listeners", &document["listeners"], &["address", "listening", "link", "route", "detail"]);
     let _ = writeln!(out, "\nconnections from outside this node: {}", cell(document, "source_check"));
     let verification = &document["verification"];
@@ -110,6 +111,21 @@ fn table(document: &Value) -> String {
     let _ = writeln!(out, "calls to AWS: {} a second{throttled}", cell(upstream, "calls_per_second"));
     section(&mut out, "entries", &document["entries"], &ENTRY_COLUMNS);
     out
+}
+
+/// The other agents of the node, where there may be any.
+fn handover(out: &mut String, handover: &Value) {
+    if handover.is_null() {
+        return;
+    }
+    let agent = |peer: &Value| format!("version {}, pid {}", cell(peer, "version"), cell(peer, "pid"));
+    let _ = writeln!(out, "\nhandover: {} for {} s", cell(handover, "role"), cell(handover, "for_seconds"));
+    if !handover["serving"].is_null() {
+        let _ = writeln!(out, "  stands by for: {}", agent(&handover["serving"]));
+    }
+    for peer in handover["standing_by"].as_array().into_iter().flatten() {
+        let _ = writeln!(out, "  stands by for this agent: {}", agent(peer));
+    }
 }
 
 /// The policy file and the service accounts, as far as they count.
@@ -178,6 +194,16 @@ mod tests {
         assert!(table.starts_with("credlet 1 (c), NOT READY, up 5 s\n  waits for: keys: no answer\n"), "{table}");
         assert!(table.contains("  long-namespace  s  ") && table.contains("  n               t  "), "{table}");
         assert_eq!(pending(&document), "keys: no answer\n");
+    }
+
+    #[test]
+    fn the_table_tells_of_other_agents_where_there_may_be_any() {
+        let peers = json!([{"version": "2", "pid": 7}, {"version": "3", "pid": null}]);
+        let handover = json!({"role": "serving", "for_seconds": 9, "serving": null, "standing_by": peers});
+        let table = table(&json!({ "handover": handover }));
+        let expected = "\nhandover: serving for 9 s\n  stands by for this agent: version 2, pid 7\n  stands by for this agent: version 3, pid -\n";
+        assert!(table.contains(expected), "{table}");
+        assert!(!super::table(&json!({})).contains("handover"));
     }
 
     #[test]

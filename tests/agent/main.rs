@@ -33,6 +33,8 @@ mod grants;
 #[cfg(test)]
 mod guides;
 #[cfg(test)]
+mod handover;
+#[cfg(test)]
 mod isolation;
 #[cfg(test)]
 mod keys;
@@ -66,6 +68,8 @@ mod simulation;
 mod soak;
 #[cfg(test)]
 mod sources;
+#[cfg(test)]
+mod succession;
 #[cfg(test)]
 mod wire;
 #[cfg(test)]

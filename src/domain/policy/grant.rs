@@ -154,3 +154,46 @@ impl Hash for Grant {
         self.target().hash(state);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::base::parcel::Parcel;
+
+    fn hop() -> impl Strategy<Value = Hop> {
+        let texts = (".*", proptest::option::of(".*"), vec((".*", ".*"), 0..3), vec(".*", 0..3));
+        (texts, 0..u64::MAX).prop_map(|((session_name, external_id, tags, policy_arns), seconds)| Hop {
+            role: RoleArn::parse("arn:aws:iam::111122223333:role/path/r").unwrap(),
+            session_name,
+            duration: Duration::from_secs(seconds),
+            source_identity: external_id.clone(),
+            external_id,
+            transitive_tags: tags.iter().map(|(key, _): &(String, String)| key.clone()).collect(),
+            tags,
+            policy_arns,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_grant_is_the_same_on_the_other_side(
+            names in (".*", proptest::option::of(".*")), chain in vec(hop(), 0..3), web in any::<bool>(), leads_on in any::<bool>()
+        ) {
+            let web_identity = chain.first().filter(|_| web).map(|hop| WebIdentity {
+                role: hop.role.clone(),
+                session_name: hop.session_name.clone(),
+                duration: hop.duration,
+                policy_arns: hop.policy_arns.clone(),
+            });
+            let exchange = web_identity.map_or(Exchange::PodIdentity, Exchange::WebIdentity);
+            let grant = Grant::new(names.0.into(), names.1.map(Arc::from), exchange, chain).leading_on(leads_on);
+            let parcel = Parcel::pack(1, &grant);
+            let there: Grant = parcel.open(1).unwrap();
+            prop_assert_eq!(&there, &grant);
+            prop_assert_eq!(there.leads_on(), leads_on);
+        }
+    }
+}

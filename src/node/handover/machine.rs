@@ -149,6 +149,19 @@ pub enum Role {
     Ended,
 }
 
+impl Role {
+    /// The one who serves, or served until a moment ago, if there is a link to it.
+    #[must_use]
+    pub fn server(self) -> Option<Link> {
+        match self {
+            Self::Greeting(link) | Self::Learning(link) | Self::Standby(link) | Self::Offering(link) | Self::Taking(link) => {
+                Some(link)
+            }
+            Self::Seeking | Self::Serving | Self::Giving(_) | Self::Ended => None,
+        }
+    }
+}
+
 /// One agent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Machine {
@@ -280,13 +293,12 @@ impl Machine {
 
     /// It asks for the seat once it is ready, unless it has had it before.
     fn offer(&mut self) -> Vec<Action> {
-        match self.role {
-            Role::Standby(link) if self.ready && !self.served => {
-                self.role = Role::Offering(link);
-                vec![Action::Say(link, Word::Ready), Action::Await(link, OFFER)]
-            }
-            _ => Vec::new(),
+        let Role::Standby(link) = self.role else { return Vec::new() };
+        if !self.ready || self.served {
+            return Vec::new();
         }
+        self.role = Role::Offering(link);
+        vec![Action::Say(link, Word::Ready), Action::Await(link, OFFER)]
     }
 
     fn give(&mut self, link: Link) -> Vec<Action> {
@@ -321,16 +333,15 @@ impl Machine {
     /// A link has ended, or is as good as that.
     fn lost(&mut self, link: Link) -> Vec<Action> {
         self.peers.retain(|peer| *peer != link);
-        let close = vec![Action::Close(link)];
-        let next = match self.role {
-            Role::Greeting(server) | Role::Learning(server) | Role::Standby(server) if server == link => self.seek(),
-            Role::Offering(server) if server == link => [vec![Action::Count(Handover::Failed)], self.seek()].concat(),
-            // It accepts until it knows that another does.
-            Role::Taking(server) if server == link => self.seek(),
-            Role::Giving(successor) if successor == link => self.resume(),
-            _ => Vec::new(),
-        };
-        [close, next].concat()
+        let mut actions = vec![Action::Close(link)];
+        if self.role == Role::Giving(link) {
+            actions.extend(self.resume());
+        } else if self.role.server() == Some(link) {
+            actions.extend(matches!(self.role, Role::Offering(_)).then_some(Action::Count(Handover::Failed)));
+            // Who accepts goes on until it knows that another one does.
+            actions.extend(self.seek());
+        }
+        actions
     }
 
     fn seek(&mut self) -> Vec<Action> {
@@ -356,10 +367,7 @@ impl Machine {
 
     /// Who stands by for a successor keeps the link, for what its last loads bring.
     fn end(&mut self) -> Vec<Action> {
-        let closed = match self.role {
-            Role::Greeting(link) | Role::Learning(link) | Role::Offering(link) | Role::Taking(link) => Some(link),
-            Role::Standby(_) | Role::Seeking | Role::Serving | Role::Giving(_) | Role::Ended => None,
-        };
+        let closed = self.role.server().filter(|link| self.role != Role::Standby(*link));
         // What waits in the queue of one without a successor is its own to the last.
         let rest = if matches!(self.role, Role::Taking(_)) { self.rest() } else { Vec::new() };
         self.role = Role::Ended;
