@@ -29,6 +29,10 @@ enum Kind {
     Entry = 3,
     /// A session that makes other calls.
     Session = 4,
+    /// Where each pod is.
+    Pins = 5,
+    /// Which pods are gone.
+    Departures = 6,
 }
 
 /// All that is handed over.
@@ -67,7 +71,9 @@ impl Estate for Holdings {
         let budget = part(Kind::Budget, self.budget.export());
         let sessions = self.exchanges.iter().flat_map(|exchanges| exchanges.export()).map(|session| part(Kind::Session, session));
         let entries = self.broker.cache.export().map(|entry| part(Kind::Entry, entry));
-        [keys, budget].into_iter().chain(sessions).chain(entries).collect()
+        let pins = part(Kind::Pins, self.broker.binding.export());
+        let departures = part(Kind::Departures, self.broker.pods.export());
+        [keys, budget, pins, departures].into_iter().chain(sessions).chain(entries).collect()
     }
 
     fn poll_landing(&mut self, context: &mut TaskContext<'_>) -> Poll<Part> {
@@ -84,6 +90,8 @@ impl Estate for Holdings {
             Some(Kind::Budget) => self.budget.import(&parcel),
             Some(Kind::Entry) => self.broker.cache.import(&parcel),
             Some(Kind::Session) => self.exchanges.as_ref().map_or(Ok(()), |exchanges| exchanges.import(&parcel)),
+            Some(Kind::Pins) => self.broker.binding.import(&parcel),
+            Some(Kind::Departures) => self.broker.pods.import(&parcel),
             None => Err(Unreadable::Version(Some(kind))),
         }
     }

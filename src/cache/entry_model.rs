@@ -226,7 +226,7 @@ impl History {
         match said {
             Said::Renew(..) => self.flying = Some(self.now),
             Said::Drop(_) => self.made = None,
-            _ => (),
+            Said::Nothing | Said::Answer { .. } | Said::Landing(_) | Said::Sleep(_) | Said::Flying => (),
         }
         said
     }

@@ -86,9 +86,9 @@ impl Issued {
 
 /// Unix seconds, or RFC 3339.
 fn timestamp(value: &Value) -> Option<SystemTime> {
-    let time = match value {
-        Value::String(text) => DateTime::from_str(text, Format::DateTime).ok()?,
-        other => DateTime::from_secs_f64(other.as_f64()?),
+    let time = match value.as_str() {
+        Some(text) => DateTime::from_str(text, Format::DateTime).ok()?,
+        None => DateTime::from_secs_f64(value.as_f64()?),
     };
     time.try_into().ok()
 }

@@ -20,12 +20,15 @@ use credlet::base::clock::Clock;
 use credlet::base::parcel::Unreadable;
 use credlet::broker::{Ask, Broker};
 use credlet::cache::Cache;
+use credlet::cluster::pods::Pods;
 use credlet::domain::identity::RawToken;
 use credlet::egress::aws::Aws;
 use credlet::exchange::Exchanges;
 use credlet::grants::Grants;
 use credlet::limits::pods::PodRates;
 use credlet::limits::upstream::UpstreamBudget;
+use credlet::node::source::SourceCheck;
+use credlet::node::source::binding::SourceBinding;
 use credlet::observe::Context;
 use credlet::sim::cloud::{self, Cloud, Conditions};
 use credlet::sim::pod::PodSpec;
@@ -88,8 +91,11 @@ impl Simulation {
         let budget = access.budget.clone();
         let exchanges = Arc::new(Exchanges::new(config.exchange, Arc::clone(&access.aws), budget.clone(), context.clone()));
         let cache = Cache::new(config.cache, Arc::<Exchanges>::clone(&exchanges), context.clone());
+        let binding = SourceBinding::new(config.source_binding, &SourceCheck::new(config.front.source_check, &context));
         let broker = Broker {
             verifier: Verifier::start(&config.token, access, &context),
+            pods: Pods::unwatched(),
+            binding,
             rates: PodRates::new(config.pods),
             grants: Grants::start(config.grants, &cache, &context),
             cache,

@@ -120,7 +120,10 @@ impl Checker {
         let asked = self.clock.now();
         let outcome = asking.await;
         let now = self.clock.now();
-        self.seen.lock().answered(pod, &outcome, now.mono - asked.mono, now.wall, self.limit);
+        let mut seen = self.seen.lock();
+        seen.waited(pod, now.mono - asked.mono, self.limit);
+        seen.answered(pod, &outcome, now.wall);
+        drop(seen);
         outcome
     }
 
@@ -149,12 +152,15 @@ impl Seen {
         self.owners.insert(TokenDigest::of(token.as_bytes()).fingerprint(), owner);
     }
 
-    fn answered(&mut self, pod: &PodSpec, outcome: &Result<String, String>, took: Duration, now: SystemTime, limit: Duration) {
-        self.report.requests += 1;
+    fn waited(&mut self, pod: &PodSpec, took: Duration, limit: Duration) {
         self.report.slowest = self.report.slowest.max(took);
         if took > limit {
             self.broken.push(format!("{} waited for {took:?}", pod.pod));
         }
+    }
+
+    fn answered(&mut self, pod: &PodSpec, outcome: &Result<String, String>, now: SystemTime) {
+        self.report.requests += 1;
         match outcome.as_deref().map(|document| served(pod, document)) {
             Ok(Some((served, expiry))) => self.judge(pod, served, expiry, now),
             Ok(None) => self.broken.push(format!("{} got what is no credential", pod.pod)),
