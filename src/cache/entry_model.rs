@@ -223,10 +223,11 @@ impl History {
                 sleep_or((self.asked + 2 * MINUTE).max(rests), Said::Drop(if denied { End::Denied } else { End::Empty }))
             }
         };
-        match said {
-            Said::Renew(..) => self.flying = Some(self.now),
-            Said::Drop(_) => self.made = None,
-            _ => (),
+        if matches!(said, Said::Renew(..)) {
+            self.flying = Some(self.now);
+        }
+        if matches!(said, Said::Drop(_)) {
+            self.made = None;
         }
         said
     }

@@ -132,7 +132,9 @@ impl Tested {
                 assert!(kept);
                 self.first_denial.get_or_insert(now.mono);
             }
-            _ => assert_eq!(kept, landed == Landed::Kept, "a renewal that failed takes something away"),
+            Outcome::Denied | Outcome::Throttled(_) | Outcome::Unavailable | Outcome::Misconfigured | Outcome::Nonsense => {
+                assert_eq!(kept, landed == Landed::Kept, "a renewal that failed takes something away");
+            }
         }
         if let Outcome::Throttled(retry_after) = outcome {
             self.left_alone_until = now.mono + retry_after.unwrap_or_default();
