@@ -11,7 +11,6 @@ use crate::base::secret::Secret;
 use crate::domain::credential::{LEAST_SERVED_LIFE, LONGEST_LIFE, Provenance, Session, account_of};
 use crate::domain::mint::Failure;
 
-
 /// What is wrong with an answer. Only names of members, no values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Fault {
