@@ -138,6 +138,9 @@ impl App {
         if tokio::time::timeout(DRAIN, self.context.tasks.drained()).await.is_err() {
             tracing::warn!("stopped with work in flight");
         }
+        if let Some(handover) = &self.handover {
+            handover.leave().await;
+        }
     }
 }
 

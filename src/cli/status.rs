@@ -197,6 +197,16 @@ mod tests {
     }
 
     #[test]
+    fn the_table_tells_of_other_agents_where_there_may_be_any() {
+        let peers = json!([{"version": "2", "pid": 7}, {"version": "3", "pid": null}]);
+        let handover = json!({"role": "serving", "for_seconds": 9, "serving": null, "standing_by": peers});
+        let table = table(&json!({ "handover": handover }));
+        let expected = "\nhandover: serving for 9 s\n  stands by for this agent: version 2, pid 7\n  stands by for this agent: version 3, pid -\n";
+        assert!(table.contains(expected), "{table}");
+        assert!(!super::table(&json!({})).contains("handover"));
+    }
+
+    #[test]
     fn the_table_tells_of_policy_and_service_accounts_where_they_count() {
         let policy = json!({"path": "/p.yaml", "loaded_at": "then", "rules": 2, "faults": ["line 1: x", "line 2: y"]});
         let accounts = json!({"known": 3, "oldest_seconds": 61, "error": null});

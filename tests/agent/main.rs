@@ -55,6 +55,8 @@ mod service_accounts;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]
+mod succession;
+#[cfg(test)]
 mod vectors;
 #[cfg(test)]
 mod wire;

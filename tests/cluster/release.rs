@@ -72,15 +72,20 @@ impl Release {
 
     /// The pod that is to follow this one, once its agent runs.
     pub(crate) async fn next_pod(&self, old: &Pod) -> anyhow::Result<Pod> {
-        let mut next = None;
+        self.running_pod(|name| name != old.name).await
+    }
+
+    /// A pod with such a name, once its agent runs.
+    pub(crate) async fn running_pod(&self, named: impl Fn(&str) -> bool) -> anyhow::Result<Pod> {
+        let mut found = None;
+        let runs = |pod: &&Value| !pod["status"]["containerStatuses"][0]["state"]["running"].is_null();
         let is_there = async || {
             let pods = self.pods().await?;
-            let runs = |pod: &&Value| !pod["status"]["containerStatuses"][0]["state"]["running"].is_null();
-            next = pods.iter().filter(runs).find(|pod| pod["metadata"]["name"] != *old.name).cloned();
-            Ok(next.is_some())
+            found = pods.iter().filter(runs).find(|pod| pod["metadata"]["name"].as_str().is_some_and(&named)).cloned();
+            Ok(found.is_some())
         };
-        self.cluster.wait_until("a pod beside the old one", is_there).await?;
-        Pod::of(&self.cluster, &next.context("no pod")?)
+        self.cluster.wait_until("a pod whose agent runs", is_there).await?;
+        Pod::of(&self.cluster, &found.context("no pod")?)
     }
 
     /// Its pods as the API server has them, whatever their state.

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
+use credlet::base::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::agent::{Agent, CREDLET};
@@ -105,7 +106,7 @@ pub(crate) async fn no_good(world: Arc<World>) -> anyhow::Result<()> {
     let installed = agent.release.try_put(&values, &[]).await?;
     ensure!(installed.status.success(), "{installed:?}");
     let new = agent.release.next_pod(&old).await?;
-    says(&world, &new, "keys").await?;
+    new.waits_for("keys").await?;
     ensure!(old.is_ready().await?, "the old one is not ready");
     agent.release.roll_back().await?;
     ensure!(agent.pod().await?.name == old.name, "the old one is gone");
@@ -125,8 +126,8 @@ pub(crate) async fn old_one_stands_by(world: Arc<World>) -> anyhow::Result<()> {
     let new = agent.release.next_pod(&old).await?;
     new.become_ready().await?;
     ensure!(!serves(&old).await? && old.is_ready().await?, "the old one does not stand by");
-    Process::of(&new, "credlet").await?.replace().await?;
-    world.cluster.wait_until("the old one", async || serves(&old).await).await?;
+    let killed = Clock::System.now().mono;
+    let (_, again) = Process::of(&new, "credlet").await?.replace().await?;
     // The kubelet starts the new one again, which takes over once more, and stays.
     agent.release.become_ready().await?;
     ensure!(agent.pod().await?.name == new.name, "another pod");
@@ -134,6 +135,7 @@ pub(crate) async fn old_one_stands_by(world: Arc<World>) -> anyhow::Result<()> {
     // A connection that the new one had accepted dies with it.
     ensure!(asked.failed <= 2 * PODS && calls == 0, "{calls} calls to AWS; {asked:?}");
     ensure!(asked.gap <= BACK + 2 * asked.slowest, "{asked:?}");
+    ensure!(again - killed > asked.gap, "not the old one's answers: the new one was away for {:?}", again - killed);
     Ok(())
 }
 
@@ -148,7 +150,7 @@ pub(crate) async fn first_with_handover(world: Arc<World>) -> anyhow::Result<()>
     let installed = agent.release.try_put(&agent.least_values(), &[]).await?;
     ensure!(installed.status.success(), "{installed:?}");
     let new = agent.release.next_pod(&old).await?;
-    says(&world, &new, "169.254.170.23:80 is held by a process of uid 17023; waiting for it to leave").await?;
+    new.waits_for("169.254.170.23:80 is held by a process of uid 17023; waiting for it to leave").await?;
     ensure!(load.askers.iter().all(|asker| asker.so_far(|asked| asked.failed == 0)), "while the new one waits");
     old.delete().await?;
     agent.release.become_ready().await?;
@@ -157,17 +159,8 @@ pub(crate) async fn first_with_handover(world: Arc<World>) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Waits until a pod that is not ready says that it waits for this.
-async fn says(world: &World, pod: &Pod, waits: &str) -> anyhow::Result<()> {
-    let says_so = async || {
-        let output = pod.try_exec(&[CREDLET, "status", "--ready"]).await?;
-        Ok(!output.status.success() && String::from_utf8_lossy(&output.stdout).contains(waits))
-    };
-    world.cluster.wait_until(waits, says_so).await
-}
-
 /// Whether it is the one of two agents that serves.
 async fn serves(pod: &Pod) -> anyhow::Result<bool> {
     let status: Value = serde_json::from_str(&pod.exec(&[CREDLET, "status", "--json"]).await?)?;
-    status["serving"].as_bool().context("no word of it")
+    Ok(status["handover"]["role"] == "serving")
 }

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::base::bucket::Bucket;
 use crate::node::handover::directory::{Directory, Seat, is_own};
-use crate::node::handover::link::{Letter, ReadError, Reader, halves};
+use crate::node::handover::link::{Letter, ReadError, Reader, Writer, halves};
 use crate::node::handover::machine::{Action, Event, Link, Machine, PAUSE, Role, Word};
 use crate::node::handover::wire::{Body, FORMAT, Greeting, Message, Part};
 use crate::node::handover::{Estate, Handover, Peer, Shared};
@@ -56,7 +56,7 @@ pub(super) struct Driver {
 
 /// A link that is open.
 struct Open {
-    outbox: mpsc::UnboundedSender<Letter>,
+    writer: Writer,
     peer: Peer,
     /// Whether its state is of this version's format; `None` before its greeting.
     is_known: Option<bool>,
@@ -76,6 +76,7 @@ enum Wake {
     Landing(Part),
     Terminate,
     Ready,
+    Leave,
 }
 
 impl Driver {
@@ -122,6 +123,7 @@ impl Driver {
                     ready = true;
                     self.happens(Event::Ready).await;
                 }
+                Wake::Leave => return self.leave().await,
                 Wake::Terminate => {
                     terminating = true;
                     self.happens(Event::Terminate).await;
@@ -139,9 +141,19 @@ impl Driver {
             part = poll_fn(|context| self.estate.poll_landing(context)) => Wake::Landing(part),
             () = self.shared.terminate.cancelled(), if !terminating => Wake::Terminate,
             () = self.context.readiness.complete(), if !ready => Wake::Ready,
+            () = self.shared.leaving.cancelled() => Wake::Leave,
             stream = accepted(self.listener.as_ref()) => Wake::Stream(stream),
             () = tokio::time::sleep_until(at) => Wake::Event(timer),
         }
+    }
+
+    /// Tells the others what there is to tell, and closes all links.
+    async fn leave(mut self) {
+        self.mirror_landings();
+        for (_, open) in self.links {
+            open.writer.finish().await;
+        }
+        self.shared.left.cancel();
     }
 
     /// The first limit that passes, and what that means.
@@ -181,7 +193,7 @@ impl Driver {
             Action::Publish => self.publish(),
             Action::Unpublish => self.listener = None,
             Action::Serve => self.context.duty.set(true),
-            Action::Rest => self.context.duty.set(false),
+            Action::Rest => self.context.duty.relieve(),
             Action::Say(link, word) => self.say(link, word),
             Action::Tell(link) => self.tell(link),
             Action::Await(link, limit) => self.limit(link, Some(self.context.clock.now().mono + limit)),
@@ -253,11 +265,11 @@ impl Driver {
         let link = self.next_link;
         self.next_link = self.next_link.wrapping_add(1);
         let pid = stream.peer_cred().ok().and_then(|peer| peer.pid()).filter(|pid| *pid != 0);
-        let (reader, outbox) = halves(stream);
+        let (reader, writer) = halves(stream);
         let reader = AbortOnDropHandle::new(tokio::spawn(read(link, reader, self.post.clone())));
         let peer = Peer { version: None, pid };
         let open = Open {
-            outbox,
+            writer,
             peer,
             is_known: None,
             has_sockets: false,
@@ -299,9 +311,7 @@ impl Driver {
     fn say_go(&mut self, link: Link) {
         let is_known = self.links.get(&link).is_some_and(|open| open.is_known == Some(true));
         let loads = if is_known { self.estate.in_flight() } else { Zeroizing::default() };
-        while let Poll::Ready(part) = self.estate.poll_landing(&mut task::Context::from_waker(Waker::noop())) {
-            self.mirror(&part, None);
-        }
+        self.mirror_landings();
         match self.seat.as_ref().map(Seat::copy).transpose() {
             Ok(seat) => self.send(link, Message::Go(loads), seat.into_iter().collect()),
             Err(error) => tracing::warn!(%error, "the seat can't be passed on"),
@@ -315,10 +325,9 @@ impl Driver {
         })
     }
 
-    /// What cannot be sent any more is found out by reading.
     fn send(&self, link: Link, message: Message, descriptors: Vec<OwnedFd>) {
         if let Some(open) = self.links.get(&link) {
-            let _ = open.outbox.send(Letter { message, descriptors });
+            open.writer.post(message, descriptors);
         }
     }
 
@@ -331,6 +340,12 @@ impl Driver {
             }
         }
         self.send(link, Message::End, Vec::new());
+    }
+
+    fn mirror_landings(&mut self) {
+        while let Poll::Ready(part) = self.estate.poll_landing(&mut task::Context::from_waker(Waker::noop())) {
+            self.mirror(&part, None);
+        }
     }
 
     /// Tells it to all who are told, but to the one it came from.

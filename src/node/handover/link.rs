@@ -15,12 +15,13 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use super::wire::{Frame, MAX_DESCRIPTORS, Message, PREFIX, WireError};
 
 /// A peer that takes nothing for so long hangs.
-const STALL: Duration = Duration::from_secs(2);
+pub const STALL: Duration = Duration::from_secs(2);
 
 /// A message and the descriptors that go with it.
 #[derive(Debug)]
@@ -55,13 +56,33 @@ pub struct Reader {
     descriptors: VecDeque<OwnedFd>,
 }
 
+/// The sending half.
+#[derive(Debug)]
+pub struct Writer {
+    outbox: mpsc::UnboundedSender<Letter>,
+    task: JoinHandle<()>,
+}
+
 /// The two halves of a connection.
 #[must_use]
-pub fn halves(stream: UnixStream) -> (Reader, mpsc::UnboundedSender<Letter>) {
+pub fn halves(stream: UnixStream) -> (Reader, Writer) {
     let stream = Arc::new(stream);
     let (outbox, letters) = mpsc::unbounded_channel();
-    tokio::spawn(write(Arc::clone(&stream), letters));
-    (Reader { stream, descriptors: VecDeque::new() }, outbox)
+    let task = tokio::spawn(write(Arc::clone(&stream), letters));
+    (Reader { stream, descriptors: VecDeque::new() }, Writer { outbox, task })
+}
+
+impl Writer {
+    /// Sends it after all that has been posted before. What can't be sent any more is found out by reading.
+    pub fn post(&self, message: Message, descriptors: Vec<OwnedFd>) {
+        let _ = self.outbox.send(Letter { message, descriptors });
+    }
+
+    /// Completes once all that was posted has been sent, or can't be.
+    pub async fn finish(self) {
+        drop(self.outbox);
+        let _ = self.task.await;
+    }
 }
 
 /// Sends what is posted until nobody posts any more. One that can't be sent ends the connection, which the reader notices.
@@ -165,18 +186,19 @@ mod tests {
     #[tokio::test]
     async fn messages_arrive_in_order_with_their_own_descriptors() {
         let (near, far) = UnixStream::pair().unwrap();
-        let (_near, outbox) = halves(near);
+        let (reading, writer) = halves(near);
         let (mut reader, _far) = halves(far);
         let part = |size: usize| Message::Part(Part { kind: 7, body: Zeroizing::new(vec![b'x'; size]) });
         let letters = [(part(900_000), 0), (Message::Ready, 2), (part(3), 0), (Message::Done, 16), (Message::End, 0)];
         for (message, count) in letters.clone() {
-            outbox.send(Letter { message, descriptors: (0..count).map(|_| pipe()).collect() }).unwrap();
+            writer.post(message, (0..count).map(|_| pipe()).collect());
         }
         for (message, count) in letters {
             let letter = reader.next().await.unwrap();
             assert!(letter.message == message && letter.descriptors.len() == count, "{letter:?}");
         }
-        drop((outbox, _near));
+        drop(reading);
+        writer.finish().await;
         assert!(matches!(reader.next().await, Err(ReadError::Closed)));
     }
 
@@ -200,10 +222,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_nothing_is_let_go() {
         let (near, _far) = UnixStream::pair().unwrap();
-        let (mut reader, outbox) = halves(near);
+        let (mut reader, writer) = halves(near);
         let part = Part { kind: 0, body: Zeroizing::new(vec![0; 1_000_000]) };
-        outbox.send(Letter { message: Message::Part(part), descriptors: Vec::new() }).unwrap();
+        writer.post(Message::Part(part), Vec::new());
         assert!(reader.next().await.is_err());
-        assert!(outbox.is_closed());
+        writer.finish().await;
     }
 }

@@ -62,6 +62,8 @@ pub struct Handover {
 pub struct Shared {
     terminate: CancellationToken,
     ended: CancellationToken,
+    leaving: CancellationToken,
+    left: CancellationToken,
     status: Arc<Mutex<Standing>>,
 }
 
@@ -105,6 +107,8 @@ impl Handover {
         let shared = Shared {
             terminate: CancellationToken::new(),
             ended: CancellationToken::new(),
+            leaving: CancellationToken::new(),
+            left: CancellationToken::new(),
             status: Arc::new(Mutex::new(standing)),
         };
         Ok(Self { directory, seat, shared })
@@ -134,6 +138,13 @@ impl Shared {
     pub async fn terminate(&self) {
         self.terminate.cancel();
         self.ended.cancelled().await;
+    }
+
+    /// After the drain: completes once the other agents have been told what this one's last loads brought, within
+    /// [`link::STALL`] each.
+    pub async fn leave(&self) {
+        self.leaving.cancel();
+        self.left.cancelled().await;
     }
 
     /// Where this agent stands.

@@ -69,7 +69,7 @@ fn front(context: &Context) -> Front {
         max_connections: 1,
         max_connections_per_source: 1,
     };
-    Front::bind(config, context.clone(), &Inheritance::default()).expect("a free port of loopback")
+    Front::bind(config, &Inheritance::default(), context.clone()).expect("a free port of loopback")
 }
 
 /// One answer of a connection.
