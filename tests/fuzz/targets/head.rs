@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use credlet::front::{Config, Front};
+use credlet::node::inheritance::Inheritance;
 use credlet::node::source::Mode;
 use credlet::observe::Context;
 use credlet_fuzz::mint::{Aws, broker};
@@ -68,7 +69,7 @@ fn front(context: &Context) -> Front {
         max_connections: 1,
         max_connections_per_source: 1,
     };
-    Front::bind(config, context.clone()).expect("a free port of loopback")
+    Front::bind(config, &Inheritance::default(), context.clone()).expect("a free port of loopback")
 }
 
 /// One answer of a connection.
