@@ -43,9 +43,11 @@ pub(crate) async fn stolen_token(world: Arc<World>) -> anyhow::Result<()> {
     let since = |deletion: SystemTime| Clock::System.now().wall.duration_since(deletion).unwrap_or_default();
     ensure!(since(deletion) < REFUSED.start, "its credentials outlived it by {:?}", since(deletion));
 
+    ensure!(thief.ask_with(&token).await?.status == 200, "the minute that the API server gives too");
+    // By a process of the node, which needs no kubectl to ask: seconds count.
     let refused = async {
         loop {
-            let answer = thief.ask_with(&token).await?;
+            let answer = agent.ask(&token).await?;
             match answer.status {
                 200 => sleep(POLL).await,
                 401 => return anyhow::Ok(since(deletion)),
@@ -55,6 +57,7 @@ pub(crate) async fn stolen_token(world: Arc<World>) -> anyhow::Result<()> {
     };
     let after = timeout(Duration::from_secs(90), refused).await.context("it is never refused")??;
     ensure!(REFUSED.contains(&after), "refused {after:?} after deletionTimestamp");
+    ensure!(thief.ask_with(&token).await?.status == 401, "the thief is not");
     ensure!(agent.refused_pod(&victim).await?["reason"] == "pod_gone", "for another reason");
     ensure!(!is_held().await?, "what the thief had meanwhile is gone too");
     Ok(())
