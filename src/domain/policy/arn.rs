@@ -35,7 +35,8 @@ impl RoleArn {
     /// What the text looks like instead, and what to write.
     pub fn parse(text: &str) -> Result<Self, String> {
         let parts = Parts::of(text, "a role's, arn:aws:iam::ACCOUNT:role/NAME")?;
-        let Some(name) = parts.resource.strip_prefix("role/") else { return Err(parts.other_than_role(text)) };
+        let name = parts.resource.strip_prefix("role/").filter(|_| parts.service == "iam");
+        let Some(name) = name else { return Err(parts.other_than_role(text)) };
         is_account(parts.account)?;
         is_name(name, ROLE_NAME)?;
         Ok(Self(text.into()))
@@ -193,6 +194,7 @@ mod tests {
             ("arn:aws:iam::123456789012:instance-profile/p", "an instance profile"),
             ("arn:aws:sts::123456789012:assumed-role/r/s", "a session"),
             ("arn:aws:s3:::123456789012:bucket", "not the ARN of a role"),
+            ("arn:aws:eks::123456789012:role/r", "not the ARN of a role"),
             ("arn:aws:iam:eu-west-1:123456789012:role/r", "region"),
             ("arn:aws:iam::123456789012:role/*", "wildcard"),
             ("arn:aws:iam::123456789012:role/{namespace}", "variable"),

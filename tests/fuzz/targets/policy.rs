@@ -92,13 +92,13 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
 /// What STS takes (STS API, `AssumeRole`, `AssumeRoleWithWebIdentity`), and what credlet promises to ask for.
 fn is_callable(grant: &Grant, text: &str) {
     if let Exchange::WebIdentity(web) = grant.exchange() {
-        is_written(web.role.as_str(), text);
+        is_role(web.role.as_str(), text);
         is_name(&web.session_name);
         assert!((HOUR..=12 * HOUR).contains(&web.duration), "{web:?}");
         web.policy_arns.iter().for_each(|arn| is_written(arn, text));
     }
     for hop in grant.chain() {
-        is_written(hop.role.as_str(), text);
+        is_role(hop.role.as_str(), text);
         is_name(&hop.session_name);
         hop.source_identity.iter().for_each(|name| is_name(name));
         assert!((HOUR * 3 / 4..=HOUR).contains(&hop.duration), "{hop:?}");
@@ -122,6 +122,14 @@ fn are_tags(hop: &Hop) {
 fn is_name(name: &str) {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte);
     assert!((2..=64).contains(&name.len()) && name.bytes().all(known), "{name}");
+}
+
+/// `arn:PARTITION:iam::ACCOUNT:role/NAME`.
+fn is_role(arn: &str, text: &str) {
+    let fields: Vec<&str> = arn.splitn(6, ':').collect();
+    let [_, _, "iam", "", account, resource] = fields[..] else { panic!("{arn}") };
+    assert!(account.len() == 12 && resource.starts_with("role/") && arn.bytes().all(|byte| byte.is_ascii_graphic()), "{arn}");
+    is_written(arn, text);
 }
 
 /// Only the operator names a role: it stands in the file, unless that writes it with escapes.
