@@ -34,7 +34,7 @@ const SELF_PROBE: Duration = Duration::from_millis(800);
 pub struct Probes {
     /// The parts that must work.
     pub readiness: Readiness,
-    /// Whether this process serves: of two that share the node's sockets one is ready.
+    /// Whether this process serves: of two that share the node's sockets, one that never did is not ready.
     pub duty: Duty,
     /// The tasks that must run.
     pub tasks: Tasks,
@@ -69,7 +69,8 @@ impl Probes {
         }
     }
 
-    /// Asks every part and every address.
+    /// Asks every part and every address. One that has handed over stays ready: in a surge Kubernetes deletes an old pod that is not,
+    /// and nobody would stand by for the rest of `minReadySeconds`.
     pub async fn ready(&self) -> Ready {
         let mut pending = self.readiness.pending();
         if self.tasks.is_shutting_down() {
@@ -77,7 +78,7 @@ impl Probes {
         }
         if self.duty.is_serving() {
             pending.extend(self.unreached().await);
-        } else {
+        } else if !self.duty.is_relieved() {
             pending.insert("duty".into(), "stands by: another agent serves this node, or is about to hand over".into());
         }
         Ready { ready: pending.is_empty(), pending, advice: self.readiness.advice() }
@@ -165,5 +166,7 @@ mod tests {
         assert!(Clock::System.now().mono - start < SELF_PROBE * 2);
         duty.set(false);
         assert!(probes.ready().await.pending.into_keys().eq(["duty"]), "what the other agent answers is no fault");
+        duty.relieve();
+        assert!(probes.ready().await.ready, "nor is it one to stand by for it");
     }
 }

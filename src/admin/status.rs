@@ -30,6 +30,7 @@ use crate::egress::aws::Aws;
 use crate::front::sign::ListenerStatus;
 use crate::grants;
 use crate::limits::upstream::UpstreamBudget;
+use crate::node::handover;
 use crate::node::source;
 use crate::token::KeyringStatus;
 
@@ -52,6 +53,8 @@ pub struct Sources {
     pub aws: Arc<Aws>,
     /// Calls to AWS.
     pub budget: UpstreamBudget,
+    /// The other agents of this node; `None` without a handover directory.
+    pub handover: Option<handover::Shared>,
 }
 
 /// The whole document.
@@ -62,6 +65,7 @@ pub struct Status {
     uptime_seconds: u64,
     #[serde(flatten)]
     ready: Ready,
+    handover: Option<handover::Status>,
     listeners: Vec<ListenerStatus>,
     source_check: &'static str,
     source_binding: &'static str,
@@ -101,6 +105,7 @@ impl Sources {
             commit: env!("CREDLET_COMMIT"),
             uptime_seconds: now.mono.saturating_duration_since(self.started.mono).as_secs(),
             ready: self.probes.ready().await,
+            handover: self.handover.as_ref().map(|handover| handover.status(now.mono)),
             listeners: self.probes.listeners.statuses(),
             source_check: self.source_check.into(),
             source_binding: self.broker.binding.mode().into(),

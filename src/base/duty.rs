@@ -7,37 +7,61 @@ use tokio::sync::watch;
 
 /// Whether this process serves. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Duty(watch::Sender<bool>);
+pub struct Duty(watch::Sender<State>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It has not served yet.
+    Waiting,
+    Serving,
+    /// It has handed over.
+    Relieved,
+}
 
 impl Duty {
     /// Of an agent that serves.
     #[must_use]
     pub fn serving() -> Self {
-        Self(watch::Sender::new(true))
+        Self(watch::Sender::new(State::Serving))
     }
 
     /// Of an agent that stands by.
     #[must_use]
     pub fn standby() -> Self {
-        Self(watch::Sender::new(false))
+        Self(watch::Sender::new(State::Waiting))
     }
 
     /// Whether it serves now.
     #[must_use]
     pub fn is_serving(&self) -> bool {
-        *self.0.borrow()
+        *self.0.borrow() == State::Serving
     }
 
-    /// Has it serve from now on, or stand by.
+    /// Whether it stands by for the one that it has handed over to.
+    #[must_use]
+    pub fn is_relieved(&self) -> bool {
+        *self.0.borrow() == State::Relieved
+    }
+
+    /// Has it serve from now on, or stand by until it does.
     pub fn set(&self, serving: bool) {
-        self.0.send_if_modified(|now| std::mem::replace(now, serving) != serving);
+        self.turn(if serving { State::Serving } else { State::Waiting });
+    }
+
+    /// Has it stand by for the one that serves in its place.
+    pub fn relieve(&self) {
+        self.turn(State::Relieved);
+    }
+
+    fn turn(&self, state: State) {
+        self.0.send_if_modified(|now| std::mem::replace(now, state) != state);
     }
 
     /// Completes once it serves, or stands by; at once if it does already.
     pub async fn until(&self, serving: bool) {
         if self.is_serving() != serving {
             // The sender is here, so the wait can't fail.
-            let _ = self.0.subscribe().wait_for(|now| *now == serving).await;
+            let _ = self.0.subscribe().wait_for(|now| (*now == State::Serving) == serving).await;
         }
     }
 }
@@ -59,5 +83,9 @@ mod tests {
         duty.set(true);
         waiting.await.unwrap();
         assert!(duty.is_serving() && Duty::serving().is_serving());
+        assert!(!duty.is_relieved() && !Duty::standby().is_relieved());
+        duty.relieve();
+        duty.until(false).await;
+        assert!(duty.is_relieved() && !duty.is_serving());
     }
 }

@@ -1,8 +1,10 @@
-//! `credlet initialize`: the node's link with its addresses and routes; made, kept, or taken away.
+//! `credlet initialize`: what the agent needs of the node. The link with its addresses and routes, made, kept, or taken away; the
+//! folder for handovers, made the agent's own.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -11,6 +13,7 @@ use crate::base::clock::Clock;
 use crate::cli::USAGE;
 use crate::cli::server::stop_signal;
 use crate::config::flags::LogFlags;
+use crate::node::handover::folder::{self, Given};
 use crate::node::link::state::{Piece, Unfit};
 use crate::node::link::{self, LinkError, NAME, Step};
 use crate::observe::logging;
@@ -22,12 +25,21 @@ pub(super) struct InitializeFlags {
     /// Take the link away, with its addresses and routes
     #[arg(long)]
     remove: bool,
+    /// Leave the link alone: nothing but --handover-dir
+    #[arg(long, requires = "handover_dir")]
+    no_link: bool,
     /// Stay, and put back at once what disappears; with --remove, take it away again
     #[arg(long)]
     watch: bool,
     /// Kind of the link, for kernels without `dummy`
     #[arg(long, env = "CREDLET_LINK_KIND", value_name = "KIND", default_value = "dummy")]
     link_kind: String,
+    /// Make this folder the agent's own, for handovers: 0700, of the uid of --handover-owner
+    #[arg(long, env = "CREDLET_HANDOVER_DIR", value_name = "DIR", conflicts_with_all = ["remove", "watch"])]
+    handover_dir: Option<PathBuf>,
+    /// Uid that the agent runs as
+    #[arg(long, env = "CREDLET_HANDOVER_OWNER", value_name = "UID", default_value_t = folder::AGENT)]
+    handover_owner: u32,
     #[command(flatten)]
     log: LogFlags,
 }
@@ -44,12 +56,32 @@ pub(super) fn main(flags: &InitializeFlags) -> anyhow::Result<ExitCode> {
 
 fn run(flags: &InitializeFlags, log: logging::Config) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let InitializeFlags { remove, watch, link_kind, .. } = flags;
+    let InitializeFlags { remove, watch, link_kind, no_link, .. } = flags;
     if *watch {
         logging::init(log)?;
         return runtime.block_on(stay(link_kind, *remove));
     }
+    if let Some(dir) = &flags.handover_dir {
+        give(dir, flags.handover_owner);
+    }
+    if *no_link {
+        return Ok(ExitCode::SUCCESS);
+    }
     runtime.block_on(async { if *remove { take_away(link_kind).await } else { make(link_kind).await } })
+}
+
+/// Agents serve without it.
+fn give(dir: &Path, owner: u32) {
+    let folder = format!("folder {} of uid {owner}", dir.display());
+    // As of the link: nobody may read it.
+    let _ = match folder::give(dir, owner) {
+        Ok(Given::Now) => writeln!(std::io::stdout(), "made: {folder}"),
+        Ok(Given::Before) => writeln!(std::io::stdout(), "there already: {folder}"),
+        Err(error) => {
+            let why = anyhow::Error::new(error);
+            writeln!(std::io::stderr(), "credlet: warning: {folder} is left out, agents will not hand over: {why:#}")
+        }
+    };
 }
 
 async fn take_away(kind: &str) -> anyhow::Result<ExitCode> {

@@ -92,6 +92,7 @@ fn table(document: &Value) -> String {
             let _ = writeln!(out, "  {heading}: {part}: {}", text(reason));
         }
     }
+    handover(&mut out, &document["handover"]);
     section(&mut out, "listeners", &document["listeners"], &["address", "listening", "link", "route", "detail"]);
     let _ = writeln!(out, "\nconnections from outside this node: {}", cell(document, "source_check"));
     let _ = writeln!(out, "tokens from elsewhere than their pod: {}", cell(document, "source_binding"));
@@ -122,6 +123,21 @@ fn pod_watch(out: &mut String, watch: &Value) {
     let (present, gone, error) = (cell(watch, "present"), cell(watch, "gone"), &watch["error"]);
     let state = if error.is_null() { "up to date".to_owned() } else { format!("not up to date: {}", text(error)) };
     let _ = writeln!(out, "pods of this node: {present}, gone: {gone}, {state}");
+}
+
+/// The other agents of the node, where there may be any.
+fn handover(out: &mut String, handover: &Value) {
+    if handover.is_null() {
+        return;
+    }
+    let agent = |peer: &Value| format!("version {}, pid {}", cell(peer, "version"), cell(peer, "pid"));
+    let _ = writeln!(out, "\nhandover: {} for {} s", cell(handover, "role"), cell(handover, "for_seconds"));
+    if !handover["serving"].is_null() {
+        let _ = writeln!(out, "  stands by for: {}", agent(&handover["serving"]));
+    }
+    for peer in handover["standing_by"].as_array().into_iter().flatten() {
+        let _ = writeln!(out, "  stands by for this agent: {}", agent(peer));
+    }
 }
 
 /// The policy file and the service accounts, as far as they count.
@@ -190,6 +206,16 @@ mod tests {
         assert!(table.starts_with("credlet 1 (c), NOT READY, up 5 s\n  waits for: keys: no answer\n"), "{table}");
         assert!(table.contains("  long-namespace  s  ") && table.contains("  n               t  "), "{table}");
         assert_eq!(pending(&document), "keys: no answer\n");
+    }
+
+    #[test]
+    fn the_table_tells_of_other_agents_where_there_may_be_any() {
+        let peers = json!([{"version": "2", "pid": 7}, {"version": "3", "pid": null}]);
+        let handover = json!({"role": "serving", "for_seconds": 9, "serving": null, "standing_by": peers});
+        let table = table(&json!({ "handover": handover }));
+        let expected = "\nhandover: serving for 9 s\n  stands by for this agent: version 2, pid 7\n  stands by for this agent: version 3, pid -\n";
+        assert!(table.contains(expected), "{table}");
+        assert!(!super::table(&json!({})).contains("handover"));
     }
 
     #[test]

@@ -124,6 +124,10 @@ pub struct ServerFlags {
     #[arg(long, env = "CREDLET_RUN_DIR", value_name = "DIR", default_value = "/run/credlet")]
     pub run_dir: String,
 
+    /// Directory that successive agents of a node share, so that one takes over from the other without a lost request
+    #[arg(long, env = "CREDLET_HANDOVER_DIR", value_name = "DIR")]
+    pub handover_dir: Option<String>,
+
     /// How to log
     #[command(flatten)]
     pub log: LogFlags,

@@ -75,6 +75,8 @@ pub struct Config {
     pub https: Https,
     /// Where the agent's own credentials come from.
     pub node_credentials: Source,
+    /// `--handover-dir`.
+    pub handover_dir: Option<PathBuf>,
     /// Logs.
     pub logging: logging::Config,
     /// What is legal but deserves a word.
@@ -154,6 +156,7 @@ fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opt
         upstream: limits::upstream::Config { per_second: service_rate? },
         https: https?,
         node_credentials: node_credentials?,
+        handover_dir: flags.handover_dir.as_ref().filter(|path| !path.is_empty()).map(PathBuf::from),
         logging: logging?,
         warnings: Vec::new(),
     })

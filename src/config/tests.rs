@@ -248,3 +248,11 @@ fn two_listeners_want_two_ports() {
 fn metrics_can_be_switched_off() {
     assert_eq!(check("-c demo --metrics-port 0", &[]).unwrap().admin.metrics, None);
 }
+
+#[test]
+fn a_handover_directory_is_taken_as_it_is_and_judged_at_the_start() {
+    let directory = |line: &str| check(line, &[]).unwrap().handover_dir;
+    assert_eq!(directory("-c demo"), None);
+    assert_eq!(directory("-c demo --handover-dir="), None);
+    assert_eq!(directory("-c demo --handover-dir not/absolute"), Some("not/absolute".into()));
+}

@@ -74,7 +74,7 @@ impl fmt::Debug for TokenDigest {
     }
 }
 
-/// On whose behalf a credential is asked for. To read one back is no proof of it: only [`crate::token`] makes a caller of one.
+/// On whose behalf a credential is asked for. To read one back proves nothing: nobody asks in its name without a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Subject {
     /// This process verified the token's signature and claims.

@@ -117,6 +117,22 @@ pub enum Watch {
     Pods,
 }
 
+/// How a handover went, for one of the two agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Handover {
+    /// To a successor.
+    Given,
+    /// From a predecessor, with all that it knew.
+    Taken,
+    /// From a predecessor, without any or some of what it knew.
+    Cold,
+    /// Not at all: the predecessor goes on.
+    Failed,
+    /// Back: the successor has gone, and this agent serves again.
+    Resumed,
+}
+
 /// A limit that sheds load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]

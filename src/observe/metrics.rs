@@ -18,7 +18,7 @@ use prometheus_client::registry::{Metric, Registry};
 use crate::domain::refusal::Reason;
 use crate::observe::process::ProcessCollector;
 
-pub use crate::observe::labels::{CallResult, EvictionCause, Finding, Limit, Operation, Outcome, Watch};
+pub use crate::observe::labels::{CallResult, EvictionCause, Finding, Handover, Limit, Operation, Outcome, Watch};
 
 /// One label: name and value.
 pub type Label = [(&'static str, &'static str); 1];
@@ -38,6 +38,8 @@ pub struct Metrics {
     pub front: FrontMetrics,
     /// The policy file.
     pub policy: PolicyMetrics,
+    /// Handovers from and to other agents of the node.
+    pub handovers: Handovers,
     /// 1 while EKS Auth is the only verifier of tokens.
     pub verification_delegated: Gauge,
     /// 1 when tokens are held against this node's name.
@@ -116,6 +118,10 @@ pub struct PolicyMetrics {
     pub faults: Gauge,
 }
 
+/// `credlet_handovers_total`.
+#[derive(Debug)]
+pub struct Handovers(Family<Label, Counter>);
+
 /// From 100 µs, where hits are, to the answer deadline and beyond; seconds.
 const REQUEST_BUCKETS: [f64; 14] =
     [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.9, 1.0];
@@ -143,6 +149,7 @@ impl Metrics {
             cache: CacheMetrics::new(own),
             front: FrontMetrics::new(own),
             policy: PolicyMetrics::new(own),
+            handovers: Handovers(registered(own, "handovers", "Handovers between agents of this node, by result")),
             verification_delegated: registered(own, "verification_delegated", "1 while EKS Auth is the only verifier of tokens"),
             node_name_known: registered(own, "node_name_known", "1 when tokens are held against this node's name"),
             node_credentials_expiry: registered(
@@ -339,6 +346,13 @@ impl FrontMetrics {
         listeners.insert(address, up);
         let all_up = listeners.iter().all(|(other, up)| *up || other.is_ipv4() != address.is_ipv4());
         self.listener_up.get_or_create(&[("family", family)]).set(i64::from(all_up));
+    }
+}
+
+impl Handovers {
+    /// Counts one.
+    pub fn ended(&self, result: Handover) {
+        self.0.get_or_create(&[("result", result.into())]).inc();
     }
 }
 

@@ -29,6 +29,8 @@ mod grants;
 #[cfg(test)]
 mod guides;
 #[cfg(test)]
+mod handover;
+#[cfg(test)]
 mod isolation;
 #[cfg(test)]
 mod key_sources;
@@ -56,6 +58,8 @@ mod secrets;
 mod service_accounts;
 #[cfg(test)]
 mod sources;
+#[cfg(test)]
+mod succession;
 #[cfg(test)]
 mod wire;
 #[cfg(test)]

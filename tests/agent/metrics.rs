@@ -1,7 +1,7 @@
 //! Names and labels of metrics are an interface: dashboards and alerts of operators name them.
 
 use credlet::domain::mint::Failure;
-use credlet::observe::metrics::{CallResult, EvictionCause, Finding, Limit, Watch};
+use credlet::observe::metrics::{CallResult, EvictionCause, Finding, Handover, Limit, Watch};
 
 use crate::laboratory::Laboratory;
 use crate::world::{World, pod};
@@ -38,6 +38,7 @@ fn touch_rare_families(laboratory: &Laboratory) {
     metrics.cache.evicted(EvictionCause::Lapsed);
     metrics.cache.refreshed(CallResult::from(&Err::<(), _>(Failure::Throttled { retry_after: None })));
     metrics.front.source_observed(Finding::Foreign);
+    metrics.handovers.ended(Handover::Given);
     metrics.watch_synced(Watch::Pods, false);
     let shed = |limit| laboratory.context.sheds.shed(limit, None, laboratory.context.clock.now());
     [Limit::Connections, Limit::PodRate].into_iter().for_each(shed);

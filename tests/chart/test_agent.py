@@ -30,7 +30,7 @@ def variables(name: str, component: str) -> dict:
 class Agent(unittest.TestCase):
     def test_minimal_values_need_only_the_cluster(self):
         expected = {
-            "cluster-name": "prod", "log-format": "json", "metrics-address": "0.0.0.0", "metrics-port": "2705", "port": "80",
+            "cluster-name": "prod", "handover-dir": "/run/credlet-handover", "log-format": "json", "metrics-address": "0.0.0.0", "metrics-port": "2705", "port": "80",
             "probe-port": "2703", "verbosity": "info",
         }  # fmt: skip
         self.assertEqual(flags("minimal"), expected)
@@ -43,7 +43,7 @@ class Agent(unittest.TestCase):
             "issuer": "https://one.example,https://two.example=https://keys.example/jwks?a=b", "audience": "pods.eks.amazonaws.com",
             "token-verification": "local", "source-check": "enforce", "source-binding": "enforce", "pod-rate": "1000000", "max-cache-size": "0",
             "max-service-qps": "20", "max-credential-retention-before-renewal": "3h", "endpoint": "https://eks-auth.example",
-            "verbosity": "debug", "log-format": "text", "metrics-address": "127.0.0.1", "metrics-port": "12705",
+            "handover-dir": "/run/credlet-handover", "verbosity": "debug", "log-format": "text", "metrics-address": "127.0.0.1", "metrics-port": "12705",
         }  # fmt: skip
         self.assertEqual(flags("every-flag"), expected)
         agent = chart.containers(chart.pod_spec(chart.daemonsets(chart.named("every-flag"))["cloud"]))["credlet"]

@@ -87,11 +87,24 @@ class Pods(unittest.TestCase):
             with self.subTest(name):
                 self.assertEqual(daemonset["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"], "credlet")
 
-    def test_the_agent_comes_to_nodes_that_wait_for_it_and_goes_one_by_one(self):
+    def test_the_agent_comes_to_nodes_that_wait_for_it(self):
         daemonset = chart.daemonsets(chart.named("minimal"))["cloud"]
         self.assertEqual(chart.pod_spec(daemonset)["tolerations"], [{"operator": "Exists"}])
-        self.assertEqual(daemonset["spec"]["updateStrategy"]["rollingUpdate"], {"maxUnavailable": 1, "maxSurge": 0})
         self.assertEqual(chart.pod_spec(daemonset)["priorityClassName"], "system-node-critical")
+
+    def test_agents_follow_each_other_node_by_node(self):
+        def rollout(name):
+            spec = chart.daemonsets(chart.named(name))["cloud"]["spec"]
+            return spec["updateStrategy"], spec["minReadySeconds"]
+
+        def rolling(surge, unavailable):
+            return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}}
+
+        self.assertEqual(rollout("minimal"), (rolling(1, 0), 10))
+        self.assertEqual(rollout("without-handover"), (rolling(0, 1), 0))
+        self.assertEqual(rollout("placed"), (rolling("10%", 0), 30))
+        self.assertEqual(rollout("monitored"), (rolling(0, "10%"), 10))
+        self.assertEqual(rollout("no-link"), ({"type": "OnDelete"}, 10))
 
     def test_the_link_is_made_kept_or_left_alone(self):
         def link(name):
@@ -99,19 +112,18 @@ class Pods(unittest.TestCase):
             return {each: container.get("args") for each, container in chart.containers(spec).items() if each != "credlet"}
 
         self.assertEqual(link("minimal"), {"initialize": ["initialize"]})
-        self.assertEqual(link("no-link"), {})
+        self.assertEqual(link("no-link"), {"initialize": ["initialize", "--no-link"]})
         more = ["--link-kind=ifb"]
         self.assertEqual(link("watched"), {"initialize": ["initialize", *more], "watch-link": ["initialize", "--watch", *more]})
         spec = chart.pod_spec(chart.daemonsets(chart.named("watched"))["cloud"])
         for name in ("initialize", "watch-link"):
-            self.assertEqual(chart.containers(spec)[name]["env"], [{"name": "CREDLET_LINK_KIND", "value": "ifb"}])
+            self.assertIn({"name": "CREDLET_LINK_KIND", "value": "ifb"}, chart.containers(spec)[name]["env"])
 
     def test_every_key_of_placement_counts(self):
         documents = chart.named("placed")
         daemonset = chart.daemonsets(documents)["cloud"]
         spec = chart.pod_spec(daemonset)
         self.assertEqual(daemonset["metadata"]["name"], "eks-pod-identity-agent")
-        self.assertEqual(daemonset["spec"]["updateStrategy"]["rollingUpdate"], {"maxUnavailable": "10%", "maxSurge": 0})
         self.assertEqual(spec["nodeSelector"], {"team": "platform"})
         self.assertEqual(spec["tolerations"], [{"key": "dedicated", "operator": "Exists"}])
         self.assertEqual([spec["dnsPolicy"], spec["terminationGracePeriodSeconds"]], ["ClusterFirstWithHostNet", 30])

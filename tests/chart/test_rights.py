@@ -17,7 +17,14 @@ def confined(user: dict, *capabilities: str) -> dict:
 
 AGENT_CONTEXT = confined(AGENT, "NET_BIND_SERVICE")
 HYBRID_CONTEXT = confined(ROOT, "NET_BIND_SERVICE")
-LINK_CONTEXT = confined(ROOT, "NET_ADMIN", "NET_BIND_SERVICE")
+WATCH_CONTEXT = confined(ROOT, "NET_ADMIN", "NET_BIND_SERVICE")
+
+
+def initialize_context(name: str, component: str) -> dict:
+    """Links are made by the one, folders given to another uid by the other."""
+    link = [] if name.startswith("no-link") else ["NET_ADMIN"]
+    handover = ["CHOWN"] if component == "cloud" and not name.startswith("without-handover") else []
+    return confined(ROOT, *handover, *link, "NET_BIND_SERVICE")
 
 
 class Rights(unittest.TestCase):
@@ -27,8 +34,12 @@ class Rights(unittest.TestCase):
                 with self.subTest(name, container=container["name"]):
                     context = dict(container["securityContext"])
                     context.pop("seLinuxOptions", None)
-                    expected = AGENT_CONTEXT if component == "cloud" else HYBRID_CONTEXT
-                    self.assertEqual(context, expected if container["name"] == "credlet" else LINK_CONTEXT)
+                    expected = {
+                        "credlet": AGENT_CONTEXT if component == "cloud" else HYBRID_CONTEXT,
+                        "initialize": initialize_context(name, component),
+                        "watch-link": WATCH_CONTEXT,
+                    }
+                    self.assertEqual(context, expected[container["name"]])
 
     def test_each_pod_is_confined_and_mounts_no_token_by_itself(self):
         for name, _, daemonset in chart.every_daemonset():
@@ -56,7 +67,40 @@ class Rights(unittest.TestCase):
         for name, _, daemonset in chart.every_daemonset():
             with self.subTest(name):
                 volumes = chart.pod_spec(daemonset)["volumes"]
-                self.assertEqual({each["hostPath"]["path"] for each in volumes if "hostPath" in each}, expected.get(name, set()))
+                found = {each["hostPath"]["path"] for each in volumes if "hostPath" in each and each["name"] != "handover"}
+                self.assertEqual(found, expected.get(name, set()))
+
+    def test_each_daemonset_has_a_handover_folder_of_its_own(self):
+        def folders(*arguments):
+            result = chart.template("--values", chart.VALUES / "hybrid.yaml", *arguments)
+            for daemonset in chart.daemonsets(chart.objects(result.stdout)).values():
+                volumes = chart.pod_spec(daemonset)["volumes"]
+                yield next(each for each in volumes if each["name"] == "handover")["hostPath"]["path"]
+
+        plain = {f"/run/credlet/kube-system/{name}" for name in ("credlet", "credlet-hybrid", "credlet-hybrid-bottlerocket")}
+        self.assertEqual(set(folders()), plain)
+        # Of another release, and of one by the same name in another namespace.
+        self.assertFalse(plain & set(folders("--set", "fullnameOverride=second")))
+        self.assertFalse(plain & set(folders("--namespace", "second")))
+
+    def test_the_agent_owns_the_handover_folder_that_it_is_told_of(self):
+        for name, _, daemonset in chart.every_daemonset():
+            spec = chart.pod_spec(daemonset)
+            containers = chart.containers(spec)
+            told = {
+                container: {each["name"]: each.get("value") for each in containers[container].get("env", [])}
+                for container in containers
+            }
+            with self.subTest(name):
+                if name.startswith("without-handover"):
+                    self.assertNotIn("handover", {each["name"] for each in spec["volumes"]})
+                    continue
+                for container in ("initialize", "credlet"):
+                    mounts = {each["name"]: each["mountPath"] for each in containers[container]["volumeMounts"]}
+                    self.assertEqual(mounts["handover"], told[container]["CREDLET_HANDOVER_DIR"])
+                owner = told["initialize"]["CREDLET_HANDOVER_OWNER"]
+                self.assertEqual(owner, str(containers["credlet"]["securityContext"]["runAsUser"]))
+                self.assertNotIn("CREDLET_HANDOVER_DIR", told.get("watch-link", {}))
 
     def test_the_api_server_is_for_those_who_ask_for_it(self):
         for values in chart.value_sets():

@@ -30,7 +30,7 @@ pub(crate) struct Aws {
 impl Aws {
     /// Starts a cloud in the network of `node` that accepts tokens of `issuer` by the keys of this JWKS.
     pub(crate) async fn start(node: &Node, issuer: String, jwks: &str) -> anyhow::Result<Self> {
-        let namespace = File::open(format!("/proc/{}/ns/net", node.pid))?;
+        let namespace = node.network()?;
         let (sender, started) = oneshot::channel();
         let address = node.address;
         // A network namespace is a thread's own: the cloud's sockets are made on this one, and so must all its connections be.

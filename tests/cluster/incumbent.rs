@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::{Value, json};
 
-use crate::agent::{Agent, CREDLET};
-use crate::asker::Asker;
+use crate::agent::Agent;
+use crate::harness::asker::{Asker, Asking, Connections};
 use crate::harness::setup::REGION;
 use crate::pod;
 use crate::release::{IMAGE, NAMESPACE};
@@ -146,15 +146,11 @@ async fn changes_over(world: &World, daemon_set: &Value) -> anyhow::Result<()> {
 
     let installed = release.try_put(&world.other_agent.least_values(), &[]).await?;
     ensure!(installed.status.success(), "{installed:?}");
-    let waits = "169.254.170.23:80 is held by a process of uid 0; waiting for it to leave";
-    let says_so = async || {
-        let Ok(pod) = release.pod().await else { return Ok(false) };
-        let output = pod.try_exec(&[CREDLET, "status", "--ready"]).await?;
-        Ok(!output.status.success() && String::from_utf8_lossy(&output.stdout).contains(waits))
-    };
-    world.cluster.wait_until(waits, says_so).await?;
+    let pod = release.running_pod(|_| true).await?;
+    pod.waits_for("169.254.170.23:80 is held by a process of uid 0; waiting for it to leave").await?;
 
-    let asker = Asker::start(&world.other_agent.node, &client.token().await?)?;
+    let asker =
+        Asker::start_in(world.other_agent.node.network()?, Asking::nodes_agent(&client.token().await?, Connections::Each));
     let (boto3, changed) = tokio::join!(client.python(BOTO3), async {
         let asks = async || Ok(client.try_exec(&["test", "-e", SERVED]).await?.status.success());
         world.cluster.wait_until("boto3 to be served", asks).await?;

@@ -1,5 +1,6 @@
 //! The process that holds the cluster (`lab/`): it lives as long as its input, and says where things are.
 
+use std::fs::File;
 use std::net::IpAddr;
 use std::process::Stdio;
 use std::time::Duration;
@@ -37,6 +38,11 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// Its network namespace.
+    pub(crate) fn network(&self) -> anyhow::Result<File> {
+        Ok(File::open(format!("/proc/{}/ns/net", self.pid))?)
+    }
+
     /// A command in the node's mounts, network and process namespaces.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");

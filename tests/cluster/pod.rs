@@ -9,6 +9,7 @@ use hyper::HeaderMap;
 use hyper::header::{HeaderValue, RETRY_AFTER};
 use serde_json::{Value, json};
 
+use crate::agent::CREDLET;
 use crate::cluster::{Cluster, printed};
 use crate::harness::http::Answer;
 
@@ -143,6 +144,27 @@ impl Pod {
     pub(crate) async fn become_ready(&self) -> anyhow::Result<()> {
         let condition = "--for=condition=Ready";
         self.kubectl("wait", &[condition, "--timeout=40s", &format!("pod/{}", self.name)]).await.map(drop)
+    }
+
+    /// Whether its containers are ready, to the kubelet's knowledge.
+    pub(crate) async fn is_ready(&self) -> anyhow::Result<bool> {
+        let conditions = self.object().await?["status"]["conditions"].take();
+        let is_ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
+        Ok(conditions.as_array().is_some_and(|all| all.iter().any(is_ready)))
+    }
+
+    /// Waits until the agent in it is not ready and says that it waits for this.
+    pub(crate) async fn waits_for(&self, what: &str) -> anyhow::Result<()> {
+        let says_so = async || {
+            let output = self.try_exec(&[CREDLET, "status", "--ready"]).await?;
+            Ok(!output.status.success() && String::from_utf8_lossy(&output.stdout).contains(what))
+        };
+        self.cluster.wait_until(what, says_so).await
+    }
+
+    /// Deletes it, and returns when it is gone.
+    pub(crate) async fn delete(&self) -> anyhow::Result<()> {
+        self.kubectl("delete", &["pod", &self.name]).await.map(drop)
     }
 
     /// What a command in its first container prints. No shell is in between.

@@ -1,15 +1,23 @@
 //! The first process of a container, as the kernel shows it to the node's root.
 
-use std::fs::{read_dir, read_to_string};
+use std::fs::{File, read_dir, read_to_string};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use credlet::base::clock::Clock;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::time::Instant;
 
 use crate::pod::Pod;
 
 /// Of the kernel's own count of processor time (`USER_HZ`).
 const TICKS_A_SECOND: f64 = 100.0;
+
+/// From one look at a pod's processes to the next: no start is seen later than it was.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// A process that lives.
 pub(crate) struct Process {
@@ -54,6 +62,48 @@ impl Process {
         let id = status["containerID"].as_str().and_then(|id| id.strip_prefix("containerd://")).context("it does not run")?;
         let processes = read_dir("/proc")?.filter_map(|entry| Some(Self { folder: entry.ok()?.path() }));
         processes.into_iter().find(|process| process.is_first_of(id)).context("no such process")
+    }
+
+    /// Kills it as the kernel does that is out of memory, and waits for the program that the kubelet starts in its place. Says when
+    /// that was begun, at most a millisecond too early.
+    pub(crate) async fn replace(self) -> anyhow::Result<(Self, Instant)> {
+        let program = self.read("comm")?;
+        let pod = self.pod_cgroup()?;
+        kill(self.pid()?, Signal::SIGKILL)?;
+        loop {
+            let looked = Clock::System.now().mono;
+            tokio::time::sleep(LOOK).await;
+            let another = |process: &Self| process.folder != self.folder && process.is_first();
+            if let Some(process) = processes_below(&pod).find(|process| another(process) && process.runs(&program)) {
+                return Ok((process, looked));
+            }
+        }
+    }
+
+    fn pid(&self) -> anyhow::Result<Pid> {
+        let name = self.folder.file_name().and_then(|name| name.to_str()).context("no name")?;
+        Ok(Pid::from_raw(name.parse()?))
+    }
+
+    fn runs(&self, program: &str) -> bool {
+        self.read("comm").is_ok_and(|comm| comm == program)
+    }
+
+    /// The cgroup of memory of all containers of its pod, which stays when a container goes.
+    fn pod_cgroup(&self) -> anyhow::Result<PathBuf> {
+        let groups = self.read("cgroup")?;
+        let path_of = |controller: &str| groups.lines().find_map(|line| line.split_once(controller).map(|(_, path)| path));
+        // Version 1, or version 2 with one hierarchy for all.
+        let of_container = match (path_of(":memory:/"), path_of("0::/")) {
+            (Some(path), _) => Path::new("/sys/fs/cgroup/memory").join(path),
+            (None, path) => Path::new("/sys/fs/cgroup").join(path.context("no cgroup")?),
+        };
+        Ok(of_container.parent().context("no pod")?.to_owned())
+    }
+
+    /// Its network namespace.
+    pub(crate) fn network(&self) -> anyhow::Result<File> {
+        Ok(File::open(self.folder.join("ns/net"))?)
     }
 
     pub(crate) fn rights(&self) -> anyhow::Result<Rights> {
@@ -111,8 +161,12 @@ impl Process {
 
     fn is_first_of(&self, container_id: &str) -> bool {
         let is_in_it = self.read("cgroup").is_ok_and(|groups| groups.contains(container_id));
-        // In the container's own process namespace.
-        is_in_it && self.status("NSpid").is_ok_and(|pids| pids.ends_with("\t1"))
+        is_in_it && self.is_first()
+    }
+
+    /// Whether it is, in a process namespace of its own.
+    fn is_first(&self) -> bool {
+        self.status("NSpid").is_ok_and(|pids| pids.ends_with("\t1"))
     }
 
     fn status(&self, name: &str) -> anyhow::Result<String> {
@@ -124,4 +178,12 @@ impl Process {
     fn read(&self, file: &str) -> anyhow::Result<String> {
         Ok(read_to_string(self.folder.join(file))?)
     }
+}
+
+/// The processes of the cgroups in this one.
+fn processes_below(cgroup: &Path) -> impl Iterator<Item = Process> {
+    let containers = read_dir(cgroup).into_iter().flatten().flatten();
+    let pids = containers.filter_map(|container| read_to_string(container.path().join("cgroup.procs")).ok());
+    let pids: Vec<String> = pids.flat_map(|pids| pids.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    pids.into_iter().map(|pid| Process { folder: Path::new("/proc").join(pid) })
 }

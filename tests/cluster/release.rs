@@ -31,7 +31,14 @@ impl Release {
     /// Installs or upgrades it with exactly these values, and returns when its pod is ready.
     pub(crate) async fn put(&self, values: &Value) -> anyhow::Result<()> {
         printed(self.try_put(values, &["--wait", "--timeout=50s"]).await?).with_context(|| format!("helm: {values}"))?;
-        // To Helm a DaemonSet is there when all of its pods but maxUnavailable are: here, when none is.
+        // To Helm a DaemonSet without a surge is there when all of its pods but maxUnavailable are: here, when none is.
+        self.become_ready().await
+    }
+
+    /// Goes back to what was installed before, and returns when its pod is ready.
+    pub(crate) async fn roll_back(&self) -> anyhow::Result<()> {
+        let words = ["rollback", &self.name, &format!("--namespace={NAMESPACE}"), "--wait", "--timeout=50s"];
+        printed(self.cluster.try_helm(&words, None).await?)?;
         self.become_ready().await
     }
 
@@ -61,6 +68,24 @@ impl Release {
     /// The pod that runs.
     pub(crate) async fn pod(&self) -> anyhow::Result<Pod> {
         Pod::of(&self.cluster, self.pods().await?.first().context("no pod")?)
+    }
+
+    /// The pod that is to follow this one, once its agent runs.
+    pub(crate) async fn next_pod(&self, old: &Pod) -> anyhow::Result<Pod> {
+        self.running_pod(|name| name != old.name).await
+    }
+
+    /// A pod with such a name, once its agent runs.
+    pub(crate) async fn running_pod(&self, named: impl Fn(&str) -> bool) -> anyhow::Result<Pod> {
+        let mut found = None;
+        let runs = |pod: &&Value| !pod["status"]["containerStatuses"][0]["state"]["running"].is_null();
+        let is_there = async || {
+            let pods = self.pods().await?;
+            found = pods.iter().filter(runs).find(|pod| pod["metadata"]["name"].as_str().is_some_and(&named)).cloned();
+            Ok(found.is_some())
+        };
+        self.cluster.wait_until("a pod whose agent runs", is_there).await?;
+        Pod::of(&self.cluster, &found.context("no pod")?)
     }
 
     /// Its pods as the API server has them, whatever their state.
@@ -103,6 +128,8 @@ pub(crate) fn values(node: &str, region: &str, env: &Value) -> Value {
         "image": { "repository": REPOSITORY, "tag": TAG },
         "nodeSelector": { "kubernetes.io/hostname": node },
         "link": { "kind": "ifb" },
+        // What an old agent does that stands by is a trial's own business: the others are many.
+        "minReadySeconds": 0,
         "env": env,
     })
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
+use crate::cluster::printed;
 use crate::pod::{self, Pod};
 use crate::process::{Process, Rights};
 use crate::world::World;
@@ -16,6 +17,9 @@ const UID: u32 = 17023;
 /// Capabilities as the kernel writes them: one bit each.
 const NET_BIND_SERVICE: u64 = 1 << 10;
 const NET_ADMIN: u64 = 1 << 12;
+
+/// On the second node, of its release.
+const HANDOVER_FOLDER: &str = "/run/credlet/kube-system/credlet-node-2";
 
 const SIDECAR: &str = "watch-link";
 
@@ -28,6 +32,7 @@ pub(crate) async fn as_installed(world: Arc<World>) -> anyhow::Result<()> {
     let pod = agent.pod().await?;
     agent_is_confined(&pod).await?;
     links_makers_are_confined(&pod).await?;
+    handover_folder_is_private(agent).await?;
     link_comes_back(&world, agent).await
 }
 
@@ -47,7 +52,7 @@ async fn agent_is_confined(pod: &Pod) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The init container has ended: it was given what the sidecar has.
+/// The init container has ended: it was given what the sidecar has, and the right to give the folder for handovers away.
 async fn links_makers_are_confined(pod: &Pod) -> anyhow::Result<()> {
     let process = Process::of(pod, SIDECAR).await?;
     let rights = process.rights()?;
@@ -55,8 +60,18 @@ async fn links_makers_are_confined(pod: &Pod) -> anyhow::Result<()> {
     let object = pod.object().await?;
     let contexts = ["containers", "initContainers"].map(|kind| object["spec"][kind].clone());
     let sidecar = contexts[0].as_array().into_iter().flatten().find(|container| container["name"] == SIDECAR);
+    let mut expected = sidecar.context("no sidecar")?["securityContext"].clone();
+    expected["capabilities"]["add"] = json!(["CHOWN", "NET_ADMIN", "NET_BIND_SERVICE"]);
     let init = &contexts[1][0]["securityContext"];
-    ensure!(sidecar.is_some_and(|sidecar| sidecar["securityContext"] == *init) && init["privileged"] == Value::Null, "{init}");
+    ensure!(expected == *init && init["privileged"] == Value::Null, "{init}");
+    Ok(())
+}
+
+/// What an init container without any right over files has made of what the kubelet had made.
+async fn handover_folder_is_private(agent: &Agent) -> anyhow::Result<()> {
+    let stat = agent.node.command("stat").args(["--format=%u %a", HANDOVER_FOLDER]).output().await?;
+    let found = printed(stat)?;
+    ensure!(found.trim() == format!("{UID} 700"), "{found}");
     Ok(())
 }
 

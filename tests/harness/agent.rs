@@ -128,6 +128,15 @@ impl Agent {
         .await
     }
 
+    /// Waits until this very process is ready, by a socket of its own: at the ports another agent may answer.
+    pub(crate) async fn become_ready_itself(&mut self) -> anyhow::Result<()> {
+        self.wait_for(async |agent: &mut Self| {
+            let answer = credlet::admin::status::ask(&agent.run_dir, "/readyz").await;
+            Ok(answer.is_ok_and(|(status, _)| status == 200))
+        })
+        .await
+    }
+
     /// Waits until `/readyz` says that `part` is pending, and returns for what.
     pub(crate) async fn pending(&mut self, part: &str) -> anyhow::Result<String> {
         let mut reason = String::new();

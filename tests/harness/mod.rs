@@ -3,6 +3,7 @@
 pub(crate) mod abuse;
 pub(crate) mod agent;
 pub(crate) mod api_server;
+pub(crate) mod asker;
 pub(crate) mod canned;
 pub(crate) mod config_map;
 pub(crate) mod http;
@@ -12,3 +13,4 @@ pub(crate) mod pods;
 pub(crate) mod ports;
 pub(crate) mod relay;
 pub(crate) mod setup;
+pub(crate) mod succession;

@@ -108,6 +108,11 @@ impl Setup {
         self
     }
 
+    /// Of another agent of the same node, which has its own files in `folder`.
+    pub(crate) fn in_folder(self, folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), ..self }.flag("run-dir", folder.join("run").display())
+    }
+
     /// Run by another command, which executes its last arguments.
     pub(crate) fn under(self, wrapper: &[&str]) -> Self {
         Self { wrapper: wrapper.iter().map(|word| (*word).to_owned()).collect(), ..self }

@@ -1,6 +1,7 @@
 //! `credlet initialize`: what it makes, adopts, refuses and takes away; iproute2 says what is there. Links are of the kind `ifb`,
 //! for a kernel may lack `dummy`.
 
+use std::os::unix::fs::MetadataExt;
 use std::process::Output;
 
 use tokio::process::Command;
@@ -31,9 +32,13 @@ pub(crate) async fn initialize(arguments: &[&str]) -> Output {
 
 /// Runs it as the kubelet runs a container that has dropped capabilities.
 async fn initialize_with(capabilities: &str) -> Output {
+    initialize_under(capabilities, &[KIND]).await
+}
+
+async fn initialize_under(capabilities: &str, arguments: &[&str]) -> Output {
     let wrapper = [&format!("--bounding-set={capabilities}"), "--inh-caps=-all", "--no-new-privs"];
     let mut command = Command::new("/usr/bin/setpriv");
-    command.args(wrapper).args([env!("CARGO_BIN_EXE_credlet"), "initialize", KIND]).output().await.unwrap()
+    command.args(wrapper).args([env!("CARGO_BIN_EXE_credlet"), "initialize"]).args(arguments).output().await.unwrap()
 }
 
 pub(crate) fn ip(arguments: &str) {
@@ -275,5 +280,74 @@ fn a_kernel_without_dummy_links_is_told_apart() {
             assert!(code == Some(1) && stderr.contains("kind dummy") && stderr.contains("--link-kind"), "{stderr}");
             assert_eq!(pieces(), NOTHING);
         }
+    });
+}
+
+/// The folder for handovers where a kubelet would have made it, and its owner and mode.
+fn folder_of(node: &crate::node::Node) -> (String, impl Fn() -> (u32, u32)) {
+    let path = node.folder().join("handover");
+    std::fs::create_dir(&path).unwrap();
+    let text = path.display().to_string();
+    (text, move || {
+        let found = std::fs::metadata(&path).unwrap();
+        (found.uid(), found.mode() & 0o7777)
+    })
+}
+
+#[test]
+fn the_handover_folder_becomes_the_agents_own_once() {
+    on_a_bare_node(async |node| {
+        let (folder, owner_and_mode) = folder_of(&node);
+        let told = [KIND, "--handover-dir", &folder];
+        for made in ["made", "there already"] {
+            // Of all capabilities that root has: nothing to enter the folder with, once it is another's.
+            let (code, stdout, stderr) = texts(initialize_under("-all,+net_admin,+chown", &told).await);
+            assert_eq!((code, stderr.as_str()), (Some(0), ""));
+            assert!(stdout.starts_with(&format!("{made}: folder {folder} of uid 17023\n")), "{stdout}");
+            assert_eq!((owner_and_mode(), pieces()), ((17023, 0o700), WHOLE));
+        }
+    });
+}
+
+#[test]
+fn a_handover_folder_of_an_agent_that_is_root_takes_no_capability() {
+    on_a_bare_node(async |node| {
+        let (folder, owner_and_mode) = folder_of(&node);
+        let told = ["--no-link", "--handover-dir", &folder, "--handover-owner=0"];
+        let (code, stdout, stderr) = texts(initialize_under("-all", &told).await);
+        assert_eq!((code, stdout, stderr), (Some(0), format!("made: folder {folder} of uid 0\n"), String::new()));
+        assert_eq!((owner_and_mode(), pieces()), ((0, 0o700), NOTHING));
+    });
+}
+
+#[test]
+fn a_handover_folder_that_can_not_be_had_is_a_warning() {
+    on_a_bare_node(async |node| {
+        let (folder, owner_and_mode) = folder_of(&node);
+        let told = [KIND, "--handover-dir", &folder];
+        let (code, _, stderr) = texts(initialize_under("-all,+net_admin", &told).await);
+        let warning = format!("credlet: warning: folder {folder} of uid 17023 is left out, agents will not hand over: ");
+        assert!(code == Some(0) && stderr.starts_with(&warning) && stderr.contains("capability CHOWN"), "{stderr}");
+        assert_eq!(owner_and_mode().0, 0);
+        std::fs::write(format!("{folder}/file"), "").unwrap();
+        let (code, _, stderr) = texts(initialize(&told).await);
+        assert!(code == Some(0) && stderr.starts_with(&warning) && stderr.contains("it holds file"), "{stderr}");
+        std::os::unix::fs::chown(&folder, Some(4711), None).unwrap();
+        let (code, _, stderr) = texts(initialize(&told).await);
+        assert!(code == Some(0) && stderr.starts_with(&warning) && stderr.contains("of uid 4711 with the mode 700"), "{stderr}");
+        assert_eq!((owner_and_mode(), pieces()), ((4711, 0o700), WHOLE));
+    });
+}
+
+#[test]
+fn the_handover_folder_is_made_and_nothing_else_is_done_with_it() {
+    on_a_bare_node(async |_| {
+        for other in ["--remove", "--watch"] {
+            let (code, _, stderr) = texts(initialize(&[KIND, "--handover-dir=/nowhere", other]).await);
+            assert!(code == Some(64) && stderr.contains("--handover-dir"), "{stderr}");
+        }
+        let (code, _, stderr) = texts(initialize(&["--no-link"]).await);
+        assert!(code == Some(64) && stderr.contains("--handover-dir"), "{stderr}");
+        assert_eq!(pieces(), NOTHING);
     });
 }

@@ -15,17 +15,15 @@ env:
   {{- include "credlet.environment" . | nindent 2 }}
 securityContext:
   {{- include "credlet.confined" (list "NET_BIND_SERVICE") | nindent 2 }}
-  {{- if .variant.credentialsFolder }}
+  {{- $uid := include "credlet.uid" . }}
+  {{- if eq $uid "0" }}
   # The file with the node's credentials is root's, 0600.
-  runAsUser: 0
-  runAsGroup: 0
-  runAsNonRoot: false
   {{- else }}
   # A user of no other image: what runs as somebody else on the node can't signal or trace it.
-  runAsUser: 17023
-  runAsGroup: 17023
-  runAsNonRoot: true
   {{- end }}
+  runAsUser: {{ $uid }}
+  runAsGroup: {{ $uid }}
+  runAsNonRoot: {{ ne $uid "0" }}
   {{- with .variant.seLinuxOptions }}
   seLinuxOptions:
     {{- toYaml . | nindent 4 }}
@@ -47,6 +45,11 @@ resources:
   {{- toYaml $values.resources | nindent 2 }}
 volumeMounts:
   {{- include "credlet.mounts" . | nindent 2 }}
+{{- end }}
+
+{{/* Whom the agent runs as. Arguments: root, variant. */}}
+{{- define "credlet.uid" -}}
+{{ empty .variant.credentialsFolder | ternary 17023 0 }}
 {{- end }}
 
 {{/* What every container is held to. Argument: the capabilities that it keeps. */}}
@@ -83,6 +86,7 @@ capabilities:
   "POLICY" (ternary "/etc/credlet/policy/policy.yaml" "" (ne (include "credlet.policyMap" .root) ""))
   "SERVICE_ACCOUNT_ROLES" (ternary "true" "" $values.serviceAccountRoles)
   "ROTATE_CREDENTIALS" (ternary "" "true" (empty .variant.credentialsFolder))
+  "HANDOVER_DIR" (ternary (include "credlet.handoverMount" .) "" $values.handover.enabled)
   "VERBOSITY" $agent.verbosity
   "LOG_FORMAT" $agent.logFormat }}
 {{- range $flag, $value := $flags }}

@@ -22,15 +22,18 @@ securityContext:
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- if $values.link.create }}
+{{- $handover := $values.handover.enabled }}
+{{- $link := dict "root" .root "variant" .variant }}
+{{- if or $values.link.create $handover }}
+{{- $arguments := $values.link.create | ternary (list "initialize") (list "initialize" "--no-link") }}
 initContainers:
-  - {{ include "credlet.link" (dict "root" .root "name" "initialize" "arguments" (list "initialize")) | nindent 4 | trim }}
+  - {{ include "credlet.link" (merge (dict "name" "initialize" "arguments" $arguments "handover" $handover) $link) | nindent 4 | trim }}
 {{- end }}
 containers:
   - {{ include "credlet.agent" . | nindent 4 | trim }}
   {{- if $values.link.watch }}
   # A container like any other, not a restartable init container: those need Kubernetes 1.29, and nothing waits for this one.
-  - {{ include "credlet.link" (dict "root" .root "name" "watch-link" "arguments" (list "initialize" "--watch")) | nindent 4 | trim }}
+  - {{ include "credlet.link" (merge (dict "name" "watch-link" "arguments" (list "initialize" "--watch")) $link) | nindent 4 | trim }}
   {{- end }}
 volumes:
   {{- include "credlet.volumes" . | nindent 2 }}

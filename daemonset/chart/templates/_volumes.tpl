@@ -1,8 +1,16 @@
-{{/* Volumes and where the agent finds them. Arguments: root, variant. */}}
+{{/* Volumes and where the agent finds them. Arguments: root, variant, name. */}}
+
+{{- define "credlet.handoverMount" -}}
+/run/credlet-handover
+{{- end }}
 
 {{- define "credlet.mounts" -}}
 - name: run
   mountPath: /run/credlet
+{{- if .root.Values.handover.enabled }}
+- name: handover
+  mountPath: {{ include "credlet.handoverMount" . }}
+{{- end }}
 {{- if include "credlet.policyMap" .root }}
 - name: policy
   mountPath: /etc/credlet/policy
@@ -34,6 +42,13 @@
   emptyDir:
     medium: Memory
     sizeLimit: 1Mi
+{{- if .root.Values.handover.enabled }}
+# Where this DaemonSet's agents of a node find each other: one hands its sockets and what it holds over to the next.
+- name: handover
+  hostPath:
+    path: {{ .root.Values.handover.folder }}/{{ .root.Release.Namespace }}/{{ .name }}
+    type: DirectoryOrCreate
+{{- end }}
 {{- with include "credlet.policyMap" .root }}
 # A folder, not a file of it: so a change arrives.
 - name: policy

@@ -141,6 +141,9 @@ def start_kubelet(node: Node, pki: Pki, folder: pathlib.Path) -> subprocess.Pope
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,
         "makeIPTablesUtilChains": False,
+        # A container that ends is started again after a second, however often: what an agent makes of it shows in a minute.
+        "featureGates": {"KubeletCrashLoopBackOffMax": True},
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "1s"},
         # So soon a changed ConfigMap is in the pods that mount it.
         "syncFrequency": "2s",
         "volumePluginDir": "/var/lib/kubelet/volumeplugins",

@@ -1,7 +1,9 @@
 //! The agent as a whole: everything is built here, in the order in which it must be there, and nowhere else.
 //!
 //! Sockets come first, so that a client that calls early waits in a queue and is not refused; what needs the network comes after
-//! them, in the background.
+//! them, in the background. Where another agent of the node serves, this one stands by until that hands over.
+
+mod succession;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use crate::admin::http::{bind, serve};
 use crate::admin::metrics;
 use crate::admin::probes::Probes;
 use crate::admin::status;
+use crate::app::succession::Holdings;
 use crate::base::duty::Duty;
 use crate::broker::Broker;
 use crate::cache::Cache;
@@ -25,6 +28,7 @@ use crate::front::{self, Front, FrontError};
 use crate::grants::Grants;
 use crate::limits::pods::PodRates;
 use crate::limits::upstream::UpstreamBudget;
+use crate::node::handover::{self, Handover};
 use crate::node::hardening;
 use crate::node::inheritance::{Heir, Inheritance};
 use crate::node::source::binding::SourceBinding;
@@ -47,6 +51,7 @@ const BETWEEN_LOOKS_FOR_AWS: Duration = Duration::from_secs(30);
 pub struct App {
     context: Context,
     probes: Probes,
+    handover: Option<handover::Shared>,
 }
 
 impl App {
@@ -56,8 +61,9 @@ impl App {
     /// When a start with the same configuration would fail again.
     pub fn start(config: Config, aws: Aws, context: Context) -> Result<Self, FrontError> {
         let access = access(&config, aws, &context);
-        let mint = Exchanges::new(config.exchange.clone(), Arc::clone(&access.aws), access.budget.clone(), context.clone());
-        Self::start_with(Arc::new(mint), config, access, context)
+        let exchanges = Exchanges::new(config.exchange.clone(), Arc::clone(&access.aws), access.budget.clone(), context.clone());
+        let exchanges = Arc::new(exchanges);
+        Self::start_from(exchanges.clone(), Some(exchanges), config, access, context)
     }
 
     /// The same agent, whose credentials `mint` makes.
@@ -65,8 +71,19 @@ impl App {
     /// # Errors
     /// As [`App::start`].
     pub fn start_with(mint: Arc<dyn Mint>, config: Config, access: Access, context: Context) -> Result<Self, FrontError> {
+        Self::start_from(mint, None, config, access, context)
+    }
+
+    fn start_from(
+        mint: Arc<dyn Mint>,
+        exchanges: Option<Arc<Exchanges>>,
+        config: Config,
+        access: Access,
+        context: Context,
+    ) -> Result<Self, FrontError> {
         hardening::keep_memory_private();
         let inheritance = Inheritance::default();
+        let handover = succession::begin(config.handover_dir.as_deref(), &context);
         let front = within(config.front, hardening::connections_allowed());
         let front = Front::bind(front, &inheritance, context.clone())?;
         let probes = Probes {
@@ -93,9 +110,15 @@ impl App {
         warm_up(&aws, &context);
         context.metrics.register_collector(Box::new(EarliestExpiry(broker.cache.clone())));
         let started = context.clock.now();
-        let sources = status::Sources { started, probes: probes.clone(), source_check, broker, aws, budget };
+        let holdings = Holdings::new(Arc::clone(&broker), budget.clone(), exchanges);
+        let shared = handover.as_ref().map(Handover::shared);
+        let sources =
+            status::Sources { started, probes: probes.clone(), source_check, broker, aws, budget, handover: shared.clone() };
         serve_operators(&config.admin, sources, &inheritance, &context);
-        Ok(Self { context, probes })
+        if let Some(handover) = handover {
+            handover.run(inheritance, Box::new(holdings), &context);
+        }
+        Ok(Self { context, probes, handover: shared })
     }
 
     /// The addresses on which credentials are served at the moment.
@@ -110,12 +133,18 @@ impl App {
         &self.probes
     }
 
-    /// Stops accepting, finishes what is in flight, and gives up after 5 s.
+    /// Finishes a handover that is under way, stops accepting, finishes what is in flight, and gives up after 5 s.
     pub async fn stop(self) {
+        if let Some(handover) = &self.handover {
+            handover.terminate().await;
+        }
         self.context.tasks.shutdown();
         tracing::info!("stopping: what is in flight is finished");
         if tokio::time::timeout(DRAIN, self.context.tasks.drained()).await.is_err() {
             tracing::warn!("stopped with work in flight");
+        }
+        if let Some(handover) = &self.handover {
+            handover.leave().await;
         }
     }
 }

@@ -1,0 +1,395 @@
+//! Who serves, and how that goes from one agent to the next: every rule of it, as a pure function of what happens.
+//!
+//! Two things decide. The **seat** is a lock that one agent holds, or two while one hands it to the other; who has none beside
+//! it may serve. The **link** is the connection from an agent that stands by to the one that serves: over it both learn all that
+//! the other knows, and its end tells that the other has gone. So an agent without a link tries the seat first and then the
+//! one who serves, again and again; nobody waits for anybody without a limit, and who finds itself alone with the seat serves.
+//!
+//! ```text
+//! successor            predecessor
+//!   Hello     ───►                   sockets, if it has any
+//!             ◄───     Welcome       sockets, if it has none
+//!   state, End ◄──►    state, End    and from here on each landing, both ways
+//!   Ready     ───►                   it would serve
+//!             ◄───     Go            the seat and the loads in flight; the predecessor accepts no more
+//!   Serving   ───►                   it accepts
+//!             ◄───     Done          the predecessor has let go of the seat, and stands by
+//! ```
+//!
+//! Whatever breaks before `Done`, the predecessor goes on: it has never let go of the seat. There is no input and no output here,
+//! and no clock: `search` drives this very code through every order of events.
+
+use std::time::Duration;
+
+use strum::IntoStaticStr;
+
+use crate::observe::metrics::Handover;
+
+/// From one attempt to find the one who serves, or the seat, to the next: soon enough for 100 ms, and seldom enough for an agent
+/// that waits for one that hangs.
+pub const PAUSE: Duration = Duration::from_millis(20);
+/// For a first word, and for the answer to it: nothing is computed for either.
+pub const GREETING: Duration = Duration::from_secs(1);
+/// For the whole state: 2,000 entries of 4 kB take 20 ms on one busy core.
+pub const STATE: Duration = Duration::from_secs(5);
+/// From `Ready` to `Go`: longer than [`TAKING`], since another successor may have its turn first.
+pub const OFFER: Duration = Duration::from_secs(3);
+/// From `Go` to `Serving`, in which nobody accepts: the successor is ready, and has but to begin.
+pub const TAKING: Duration = Duration::from_secs(1);
+
+/// A connection to another agent, by the number that the driver gave it.
+pub type Link = u32;
+
+/// What an agent says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Word {
+    /// The first word of who connects.
+    Hello,
+    /// The answer of who serves.
+    Welcome,
+    /// All that was known has been told.
+    End,
+    /// The one who stands by would serve.
+    Ready,
+    /// It shall.
+    Go,
+    /// It does.
+    Serving,
+    /// The seat is its own.
+    Done,
+}
+
+/// What happens to an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// The seat was free and is held now.
+    Seated,
+    /// Another agent holds the seat.
+    Unseated,
+    /// The pause is over.
+    Paused,
+    /// Somebody serves: this is the link to it.
+    Connected(Link),
+    /// Nobody answers.
+    Refused,
+    /// Somebody connected.
+    Accepted(Link),
+    /// A word arrived.
+    Heard(Link, Word),
+    /// The link has ended.
+    Broken(Link),
+    /// The limit of [`Action::Await`] has passed.
+    Late(Link),
+    /// All parts of this process are ready to serve.
+    Ready,
+    /// SIGTERM.
+    Terminate,
+}
+
+/// What an agent does about it, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Lock the seat afresh, without what was held of it: [`Event::Seated`] or [`Event::Unseated`] before anything else.
+    TakeSeat,
+    /// Unlock the seat for all who hold it: one that a broken link may still carry is worth nothing.
+    FreeSeat,
+    /// Hold the seat that came with [`Word::Go`], and wait for the loads that it names.
+    KeepSeat,
+    /// Close what is held of the seat; others may hold it on.
+    LeaveSeat,
+    /// [`Event::Paused`] after [`PAUSE`].
+    Pause,
+    /// Connect to the one who serves: [`Event::Connected`] or [`Event::Refused`].
+    Connect,
+    /// Be the one who is connected to, if not already.
+    Publish,
+    /// Be it no more.
+    Unpublish,
+    /// Accept and renew.
+    Serve,
+    /// Do neither.
+    Rest,
+    /// Say it, with the sockets or the seat that go with it.
+    Say(Link, Word),
+    /// Tell all that is known, then [`Word::End`], and every landing from now on.
+    Tell(Link),
+    /// [`Event::Late`] after so long, in place of an earlier limit.
+    Await(Link, Duration),
+    /// There is no limit any more.
+    Relax(Link),
+    /// Close the link.
+    Close(Link),
+    /// Count it.
+    Count(Handover),
+    /// Drain and end the process.
+    End,
+}
+
+/// Where an agent stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Role {
+    /// It has no link and no seat, and looks for either.
+    Seeking,
+    /// It has connected and waits for a word.
+    Greeting(Link),
+    /// It has the sockets; the state comes.
+    Learning(Link),
+    /// It has all, and stands by.
+    Standby(Link),
+    /// It would serve.
+    Offering(Link),
+    /// It serves, and its predecessor has not let go yet.
+    Taking(Link),
+    /// It serves.
+    Serving,
+    /// It has told a successor to serve.
+    Giving(Link),
+    /// It is on its way out.
+    Ended,
+}
+
+impl Role {
+    /// The one who serves, or served until a moment ago, if there is a link to it.
+    #[must_use]
+    pub fn server(self) -> Option<Link> {
+        match self {
+            Self::Greeting(link) | Self::Learning(link) | Self::Standby(link) | Self::Offering(link) | Self::Taking(link) => {
+                Some(link)
+            }
+            Self::Seeking | Self::Serving | Self::Giving(_) | Self::Ended => None,
+        }
+    }
+}
+
+/// One agent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Machine {
+    role: Role,
+    /// Who stands by for this one, the newest last.
+    peers: Vec<Link>,
+    /// Whether it accepts.
+    accepts: bool,
+    /// Whether all of its own parts are ready.
+    ready: bool,
+    /// Whether it has been the one who serves: then it never asks to be it again.
+    served: bool,
+    terminating: bool,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self { role: Role::Seeking, peers: Vec::new(), accepts: false, ready: false, served: false, terminating: false }
+    }
+}
+
+impl Machine {
+    /// Where it stands.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Who stands by for it.
+    #[must_use]
+    pub fn peers(&self) -> &[Link] {
+        &self.peers
+    }
+
+    /// Whether it accepts.
+    #[must_use]
+    pub fn accepts(&self) -> bool {
+        self.accepts
+    }
+
+    /// Whether it has been the one who serves.
+    #[must_use]
+    pub fn has_served(&self) -> bool {
+        self.served
+    }
+
+    /// What it does about `event`.
+    pub fn step(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::Seated => self.seated(),
+            Event::Unseated => self.unseated(),
+            Event::Paused => self.seeking(Action::Connect),
+            Event::Refused => self.seeking(Action::TakeSeat),
+            Event::Connected(link) => self.connected(link),
+            Event::Accepted(link) => self.accepted(link),
+            Event::Heard(link, word) => self.heard(link, word).unwrap_or_else(|| self.lost(link)),
+            Event::Broken(link) | Event::Late(link) => self.lost(link),
+            Event::Ready => {
+                self.ready = true;
+                self.offer()
+            }
+            Event::Terminate => self.terminate(),
+        }
+    }
+
+    fn seeking(&self, next: Action) -> Vec<Action> {
+        if self.role == Role::Seeking { vec![next] } else { Vec::new() }
+    }
+
+    fn seated(&mut self) -> Vec<Action> {
+        let outcome = match (self.served, self.accepts) {
+            (true, false) => Some(Action::Count(Handover::Resumed)),
+            (false, true) => Some(Action::Count(Handover::Taken)),
+            _ => None,
+        };
+        let serve = self.serve();
+        if self.terminating {
+            return self.end();
+        }
+        self.become_the_one();
+        [serve, vec![Action::Publish], Vec::from_iter(outcome)].concat()
+    }
+
+    /// Somebody else has the seat: the one who serves, or one that hangs.
+    fn unseated(&mut self) -> Vec<Action> {
+        let failed = (self.accepts && !self.served).then_some(Action::Count(Handover::Failed));
+        let mut actions = [self.rest(), vec![Action::Unpublish]].concat();
+        actions.extend(failed.into_iter().chain(self.peers.drain(..).map(Action::Close)));
+        actions.extend(if self.terminating { self.end() } else { vec![Action::Pause] });
+        actions
+    }
+
+    fn connected(&mut self, link: Link) -> Vec<Action> {
+        if self.role != Role::Seeking {
+            return vec![Action::Close(link)];
+        }
+        self.role = Role::Greeting(link);
+        vec![Action::Say(link, Word::Hello), Action::Await(link, GREETING)]
+    }
+
+    fn accepted(&self, link: Link) -> Vec<Action> {
+        vec![if self.is_the_one() { Action::Await(link, GREETING) } else { Action::Close(link) }]
+    }
+
+    /// `None` where the word makes no sense.
+    fn heard(&mut self, link: Link, word: Word) -> Option<Vec<Action>> {
+        match (word, self.role) {
+            (Word::Hello, _) if self.is_the_one() && !self.peers.contains(&link) => {
+                self.peers.push(link);
+                Some(vec![Action::Relax(link), Action::Say(link, Word::Welcome), Action::Tell(link)])
+            }
+            (Word::Welcome, Role::Greeting(server)) if server == link => {
+                self.role = Role::Learning(link);
+                Some(vec![Action::Tell(link), Action::Await(link, STATE)])
+            }
+            (Word::End, Role::Learning(server)) if server == link => {
+                self.role = Role::Standby(link);
+                Some([vec![Action::Relax(link)], self.offer()].concat())
+            }
+            (Word::Ready, Role::Serving) if self.peers.contains(&link) => Some(self.give(link)),
+            (Word::Go, Role::Standby(server) | Role::Offering(server)) if server == link => Some(self.take(link)),
+            (Word::Serving, Role::Giving(successor)) if successor == link => Some(self.given(link)),
+            (Word::Done, Role::Taking(predecessor)) if predecessor == link => Some(self.taken(link)),
+            // A second successor is given its turn when it asks again; the first may have been told before it asked.
+            (Word::End | Word::Ready, _) if self.peers.contains(&link) => Some(Vec::new()),
+            _ => None,
+        }
+    }
+
+    /// It asks for the seat once it is ready, unless it has had it before.
+    fn offer(&mut self) -> Vec<Action> {
+        let Role::Standby(link) = self.role else { return Vec::new() };
+        if !self.ready || self.served {
+            return Vec::new();
+        }
+        self.role = Role::Offering(link);
+        vec![Action::Say(link, Word::Ready), Action::Await(link, OFFER)]
+    }
+
+    fn give(&mut self, link: Link) -> Vec<Action> {
+        self.role = Role::Giving(link);
+        [self.rest(), vec![Action::Say(link, Word::Go), Action::Await(link, TAKING)]].concat()
+    }
+
+    fn take(&mut self, link: Link) -> Vec<Action> {
+        self.role = Role::Taking(link);
+        let serve = self.serve();
+        [vec![Action::Relax(link), Action::KeepSeat], serve, vec![Action::Say(link, Word::Serving)]].concat()
+    }
+
+    /// From now on it stands by; who stood by for it finds the other one.
+    fn given(&mut self, link: Link) -> Vec<Action> {
+        self.role = Role::Standby(link);
+        let mut actions = vec![Action::Relax(link), Action::Unpublish, Action::LeaveSeat, Action::Say(link, Word::Done)];
+        actions.extend(self.peers.drain(..).filter(|peer| *peer != link).map(Action::Close));
+        actions.push(Action::Count(Handover::Given));
+        if self.terminating {
+            actions.extend(self.end());
+        }
+        actions
+    }
+
+    fn taken(&mut self, link: Link) -> Vec<Action> {
+        self.become_the_one();
+        self.peers = vec![link];
+        vec![Action::Publish, Action::Count(Handover::Taken)]
+    }
+
+    /// A link has ended, or is as good as that.
+    fn lost(&mut self, link: Link) -> Vec<Action> {
+        self.peers.retain(|peer| *peer != link);
+        let mut actions = vec![Action::Close(link)];
+        if self.role == Role::Giving(link) {
+            actions.extend(self.resume());
+        } else if self.role.server() == Some(link) {
+            actions.extend(matches!(self.role, Role::Offering(_)).then_some(Action::Count(Handover::Failed)));
+            // Who accepts goes on until it knows that another one does.
+            actions.extend(self.seek());
+        }
+        actions
+    }
+
+    fn seek(&mut self) -> Vec<Action> {
+        self.role = Role::Seeking;
+        vec![Action::TakeSeat]
+    }
+
+    /// The successor did not make it. What it was sent of the seat must not lock anybody out.
+    fn resume(&mut self) -> Vec<Action> {
+        let serve = self.serve();
+        [vec![Action::Count(Handover::Failed)], serve, vec![Action::FreeSeat], self.seek()].concat()
+    }
+
+    /// A successor that is there is told to serve whether it is ready or not: it would have to in a moment.
+    fn terminate(&mut self) -> Vec<Action> {
+        self.terminating = true;
+        match (self.role, self.peers.last()) {
+            (Role::Serving, Some(link)) => self.give(*link),
+            (Role::Giving(_) | Role::Ended, _) => Vec::new(),
+            _ => self.end(),
+        }
+    }
+
+    /// Who stands by for a successor keeps the link, for what its last loads bring.
+    fn end(&mut self) -> Vec<Action> {
+        let closed = self.role.server().filter(|link| self.role != Role::Standby(*link));
+        // What waits in the queue of one without a successor is its own to the last.
+        let rest = if matches!(self.role, Role::Taking(_)) { self.rest() } else { Vec::new() };
+        self.role = Role::Ended;
+        let closed = closed.map(Action::Close).into_iter().collect();
+        [rest, vec![Action::Unpublish, Action::LeaveSeat], closed, vec![Action::End]].concat()
+    }
+
+    /// Whether it alone has the seat.
+    fn is_the_one(&self) -> bool {
+        matches!(self.role, Role::Serving | Role::Giving(_)) && !self.terminating
+    }
+
+    fn become_the_one(&mut self) {
+        self.role = Role::Serving;
+        self.served = true;
+    }
+
+    fn serve(&mut self) -> Vec<Action> {
+        if std::mem::replace(&mut self.accepts, true) { Vec::new() } else { vec![Action::Serve] }
+    }
+
+    fn rest(&mut self) -> Vec<Action> {
+        if std::mem::replace(&mut self.accepts, false) { vec![Action::Rest] } else { Vec::new() }
+    }
+}

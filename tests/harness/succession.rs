@@ -1,0 +1,135 @@
+//! One agent of a node after the other, by handover, while clients ask without a pause and never again.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use credlet::domain::policy::POD_IDENTITY_AUDIENCE;
+use credlet::sim::calls::Call;
+use credlet::sim::cloud::{Cloud, Config};
+use credlet::sim::pod::PodSpec;
+use credlet::sim::script::Operation;
+use tempfile::TempDir;
+
+use crate::harness::agent::Agent;
+use crate::harness::asker::{Asked, Asker, Asking, Connections};
+use crate::harness::setup::{REGION, Setup};
+
+const TOKEN_LIFE: Duration = Duration::from_secs(86_400);
+const POLL: Duration = Duration::from_millis(5);
+/// No share of all requests takes longer.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// An agent under load, and those that follow it.
+pub(crate) struct Succession {
+    folder: TempDir,
+    cloud: Cloud,
+    setup: Setup,
+    agent: Agent,
+    askers: Vec<Asker>,
+    /// To AWS, until every client had its credentials.
+    calls: usize,
+    handovers: usize,
+}
+
+/// What its clients saw.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) requests: usize,
+    pub(crate) failed: usize,
+    pub(crate) last_failure: String,
+    /// To AWS, beyond those for the clients' first credentials.
+    pub(crate) calls: Vec<Call>,
+    /// From an answer to the next, of every client, in ascending order.
+    pub(crate) pauses: Vec<Duration>,
+}
+
+impl Succession {
+    /// Starts the first agent, and so many clients, each a pod of its own: one half by a connection a request, one by one that it
+    /// keeps. All have had their credentials when this returns.
+    pub(crate) async fn start(clients: usize) -> anyhow::Result<Self> {
+        let (folder, cloud) =
+            (tempfile::tempdir()?, Cloud::start(Config { region: REGION.to_owned(), ..Config::default() }).await?);
+        // They are quicker than a pod may be, and all of them new at once.
+        let setup = Setup::on_loopback(folder.path())?.of(&cloud).flag("pod-rate", 1_000_000).flag("max-service-qps", clients);
+        let shared = folder.path().join("handover");
+        std::fs::create_dir(&shared)?;
+        std::fs::set_permissions(&shared, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+        let setup = setup.flag("handover-dir", shared.display());
+        let agent = setup.start().await?;
+        let mut succession = Self { folder, cloud, setup, agent, askers: Vec::new(), calls: 0, handovers: 0 };
+        for number in 0..clients {
+            let client = succession.client(number);
+            let first = succession.agent.ask(&client.token).await?;
+            ensure!(first.status == 200, "{} {}", first.status, first.body);
+            succession.askers.push(Asker::start(client));
+        }
+        succession.calls = calls_to_aws(&succession.cloud).len();
+        Ok(succession)
+    }
+
+    fn client(&self, number: usize) -> Asking {
+        let pod = PodSpec::new("default", "app", &format!("app-{number}"));
+        let token = self.cloud.keys().token(&pod, POD_IDENTITY_AUDIENCE, TOKEN_LIFE);
+        let connections = if number.is_multiple_of(2) { Connections::Kept } else { Connections::Each };
+        Asking { address: self.setup.addresses().credentials, token, connections, pause: Duration::ZERO }
+    }
+
+    /// Starts the next agent, and ends the one before once that stands by.
+    pub(crate) async fn hand_over(&mut self) -> anyhow::Result<()> {
+        self.handovers += 1;
+        let folder = self.folder.path().join(self.handovers.to_string());
+        std::fs::create_dir(&folder)?;
+        let mut next = self.setup.clone().in_folder(&folder).spawn()?;
+        next.become_ready_itself().await?;
+        std::mem::replace(&mut self.agent, next).stop().await
+    }
+
+    /// Waits until the clients have asked so often, all together.
+    pub(crate) async fn wait_for_requests(&self, requests: usize) -> anyhow::Result<()> {
+        let all = || self.askers.iter().map(|asker| asker.so_far(|asked| asked.served + asked.failed)).sum::<usize>();
+        let waiting = async {
+            while all() < requests {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, waiting).await.context("the clients are not served")
+    }
+
+    /// Ends all.
+    pub(crate) fn stop(self) -> anyhow::Result<Outcome> {
+        let asked = self.askers.into_iter().map(Asker::stop).collect::<anyhow::Result<Vec<Asked>>>()?;
+        let failures = asked.iter().map(|asked| &asked.last_failure);
+        let micros = asked.iter().flat_map(|asked| &asked.pauses);
+        let mut pauses: Vec<Duration> = micros.map(|micros| Duration::from_micros(u64::from(*micros))).collect();
+        pauses.sort_unstable();
+        Ok(Outcome {
+            requests: asked.iter().map(|asked| asked.served + asked.failed).sum(),
+            failed: asked.iter().map(|asked| asked.failed).sum(),
+            last_failure: failures.max_by_key(|failure| failure.len()).cloned().unwrap_or_default(),
+            calls: calls_to_aws(&self.cloud).split_off(self.calls),
+            pauses,
+        })
+    }
+}
+
+impl Outcome {
+    /// Nobody noticed anything.
+    pub(crate) fn is_without_loss(&self, requests: usize) -> anyhow::Result<()> {
+        let Self { requests: asked, failed, last_failure, calls, .. } = self;
+        ensure!(*failed == 0, "{failed} of {asked} failed: {last_failure}");
+        ensure!(calls.is_empty(), "{} calls to AWS: {calls:?}", calls.len());
+        ensure!(*asked >= requests, "{asked} requests");
+        Ok(())
+    }
+
+    /// The pause that this share of all is not longer than.
+    pub(crate) fn pause(&self, of_thousand: usize) -> Duration {
+        let place = (self.pauses.len() * of_thousand / 1000).min(self.pauses.len().saturating_sub(1));
+        self.pauses.get(place).copied().unwrap_or_default()
+    }
+}
+
+/// All but those for the issuer's keys, which every agent reads for itself.
+fn calls_to_aws(cloud: &Cloud) -> Vec<Call> {
+    cloud.calls().into_iter().filter(|call| call.operation != Operation::Jwks).collect()
+}
