@@ -29,10 +29,10 @@ enum Kind {
     Entry = 3,
     /// A session that makes other calls.
     Session = 4,
-    /// Where each pod is.
+    /// Which pods are known by which addresses.
     Pins = 5,
-    /// Which pods are gone.
-    Departures = 6,
+    /// Which pods are there, and which are gone.
+    Pods = 6,
 }
 
 /// All that is handed over.
@@ -69,11 +69,10 @@ impl Estate for Holdings {
     fn tell(&self) -> Vec<Part> {
         let keys = part(Kind::Keys, self.broker.verifier.export());
         let budget = part(Kind::Budget, self.budget.export());
+        let (pins, pods) = (part(Kind::Pins, self.broker.binding.export()), part(Kind::Pods, self.broker.pods.export()));
         let sessions = self.exchanges.iter().flat_map(|exchanges| exchanges.export()).map(|session| part(Kind::Session, session));
         let entries = self.broker.cache.export().map(|entry| part(Kind::Entry, entry));
-        let pins = part(Kind::Pins, self.broker.binding.export());
-        let departures = part(Kind::Departures, self.broker.pods.export());
-        [keys, budget, pins, departures].into_iter().chain(sessions).chain(entries).collect()
+        [keys, budget, pins, pods].into_iter().chain(sessions).chain(entries).collect()
     }
 
     fn poll_landing(&mut self, context: &mut TaskContext<'_>) -> Poll<Part> {
@@ -91,7 +90,7 @@ impl Estate for Holdings {
             Some(Kind::Entry) => self.broker.cache.import(&parcel),
             Some(Kind::Session) => self.exchanges.as_ref().map_or(Ok(()), |exchanges| exchanges.import(&parcel)),
             Some(Kind::Pins) => self.broker.binding.import(&parcel),
-            Some(Kind::Departures) => self.broker.pods.import(&parcel),
+            Some(Kind::Pods) => self.broker.pods.import(&parcel),
             None => Err(Unreadable::Version(Some(kind))),
         }
     }

@@ -36,9 +36,19 @@ fn statuses(answers: &str) -> Vec<u16> {
 
 /// The memory that the chart allows an agent (`resources.limits` in daemonset/chart/values.yaml), in KiB.
 const CHART_LIMIT: u64 = 256 * 1024;
-/// As many connections as an agent takes, from as few addresses as it takes them from.
-const SOURCES: u8 = 8;
-const CONNECTIONS_OF_EACH: usize = 256;
+/// As many connections as an agent takes, from as few addresses as it takes them from: the first of a net of 127/8 and how many
+/// there are, and the connections of each.
+const SOURCES: [(Ipv4Addr, u8, usize); 2] = [(Ipv4Addr::new(127, 0, 1, 1), 7, 256), (Ipv4Addr::new(127, 0, 2, 1), 128, 2)];
+
+/// The source of each.
+fn connections() -> impl Iterator<Item = Ipv4Addr> {
+    let sources = SOURCES.iter().flat_map(|(first, count, each)| {
+        let [.., net, host] = first.octets();
+        (host..host + count).flat_map(move |host| std::iter::repeat_n(Ipv4Addr::new(127, 0, net, host), *each))
+    });
+    assert_eq!(sources.clone().count(), 2_048);
+    sources
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heads_that_never_end_do_not_use_up_the_memory() {
@@ -48,12 +58,10 @@ async fn heads_that_never_end_do_not_use_up_the_memory() {
     let address = world.agent.address();
     let half = format!("GET /v1/credentials HTTP/1.1\r\nHost: {address}\r\nx: {}", "y".repeat(31_000));
     let mut held = Vec::new();
-    for source in 1..=SOURCES {
-        for _ in 0..CONNECTIONS_OF_EACH {
-            let mut connection = connect_from(Ipv4Addr::new(127, 0, 1, source), address).await.unwrap();
-            connection.write_all(half.as_bytes()).await.unwrap();
-            held.push(connection);
-        }
+    for source in connections() {
+        let mut connection = connect_from(source, address).await.unwrap();
+        connection.write_all(half.as_bytes()).await.unwrap();
+        held.push(connection);
     }
     let every = u64::try_from(held.len()).unwrap();
     let ended = async {

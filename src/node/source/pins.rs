@@ -21,7 +21,7 @@ const MOST_ADDRESSES: usize = 4;
 
 /// Pods remembered, many times those of any node. With one more those go whose tokens have ended, and else the one that has been
 /// quiet for longest.
-const MOST_PODS: usize = 8_192;
+const MOST_PODS: usize = 4_096;
 
 /// One use of a pod's token.
 #[derive(Debug, Clone, Copy)]
