@@ -38,6 +38,8 @@ mod outage;
 #[cfg(test)]
 mod pod;
 #[cfg(test)]
+mod pod_watch;
+#[cfg(test)]
 mod policy;
 #[cfg(test)]
 mod process;
@@ -89,9 +91,11 @@ fn main() -> anyhow::Result<ExitCode> {
 fn trials(trials: &Trials) -> Vec<Trial> {
     vec![
         // The longest first.
+        trials.beside_others("pod_watch::a_stolen_token_is_refused_soon_after_its_pod_was_deleted", pod_watch::stolen_token),
         trials.beside_others("annotations::a_changed_role_counts_within_a_minute_and_so_does_its_removal", annotations::changes),
         trials.beside_others("policy::a_changed_policy_counts_and_a_faulty_one_does_not", policy::changes),
-        trials.beside_others("annotations::the_agent_may_read_a_service_account_and_nothing_else", annotations::rights),
+        trials
+            .beside_others("annotations::the_agent_may_read_a_service_account_watch_pods_and_nothing_else", annotations::rights),
         trials.beside_others("annotations::an_injected_pod_gets_the_role_of_its_service_account", annotations::own_role),
         trials.beside_others("annotations::a_target_role_is_reached_through_the_role", annotations::chain),
         trials
