@@ -32,7 +32,7 @@ enum Kind {
     /// Which pods are known by which addresses.
     Pins = 5,
     /// Which pods are there, and which are gone.
-    Pods = 6,
+    Departures = 6,
 }
 
 /// All that is handed over.
@@ -67,12 +67,15 @@ impl Holdings {
 
 impl Estate for Holdings {
     fn tell(&self) -> Vec<Part> {
-        let keys = part(Kind::Keys, self.broker.verifier.export());
-        let budget = part(Kind::Budget, self.budget.export());
-        let (pins, pods) = (part(Kind::Pins, self.broker.binding.export()), part(Kind::Pods, self.broker.pods.export()));
+        let whole = [
+            part(Kind::Keys, self.broker.verifier.export()),
+            part(Kind::Budget, self.budget.export()),
+            part(Kind::Pins, self.broker.binding.export()),
+            part(Kind::Departures, self.broker.pods.export()),
+        ];
         let sessions = self.exchanges.iter().flat_map(|exchanges| exchanges.export()).map(|session| part(Kind::Session, session));
         let entries = self.broker.cache.export().map(|entry| part(Kind::Entry, entry));
-        [keys, budget, pins, pods].into_iter().chain(sessions).chain(entries).collect()
+        whole.into_iter().chain(sessions).chain(entries).collect()
     }
 
     fn poll_landing(&mut self, context: &mut TaskContext<'_>) -> Poll<Part> {
@@ -90,7 +93,7 @@ impl Estate for Holdings {
             Some(Kind::Entry) => self.broker.cache.import(&parcel),
             Some(Kind::Session) => self.exchanges.as_ref().map_or(Ok(()), |exchanges| exchanges.import(&parcel)),
             Some(Kind::Pins) => self.broker.binding.import(&parcel),
-            Some(Kind::Pods) => self.broker.pods.import(&parcel),
+            Some(Kind::Departures) => self.broker.pods.import(&parcel),
             None => Err(Unreadable::Version(Some(kind))),
         }
     }

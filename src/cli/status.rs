@@ -115,16 +115,6 @@ fn table(document: &Value) -> String {
     out
 }
 
-/// The watch of this node's pods, if there is one.
-fn pod_watch(out: &mut String, watch: &Value) {
-    if watch.is_null() {
-        return;
-    }
-    let (present, gone, error) = (cell(watch, "present"), cell(watch, "gone"), &watch["error"]);
-    let state = if error.is_null() { "up to date".to_owned() } else { format!("not up to date: {}", text(error)) };
-    let _ = writeln!(out, "pods of this node: {present}, gone: {gone}, {state}");
-}
-
 /// The other agents of the node, where there may be any.
 fn handover(out: &mut String, handover: &Value) {
     if handover.is_null() {
@@ -138,6 +128,16 @@ fn handover(out: &mut String, handover: &Value) {
     for peer in handover["standing_by"].as_array().into_iter().flatten() {
         let _ = writeln!(out, "  stands by for this agent: {}", agent(peer));
     }
+}
+
+/// The watch of this node's pods, if there is one.
+fn pod_watch(out: &mut String, watch: &Value) {
+    if watch.is_null() {
+        return;
+    }
+    let (present, gone, error) = (cell(watch, "present"), cell(watch, "gone"), &watch["error"]);
+    let state = if error.is_null() { "up to date".to_owned() } else { format!("not up to date: {}", text(error)) };
+    let _ = writeln!(out, "pods of this node: {present}, gone: {gone}, {state}");
 }
 
 /// The policy file and the service accounts, as far as they count.
