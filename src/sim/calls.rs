@@ -86,11 +86,9 @@ impl Issued {
 
 /// Unix seconds, or RFC 3339.
 fn timestamp(value: &Value) -> Option<SystemTime> {
-    let time = match value.as_str() {
-        Some(text) => DateTime::from_str(text, Format::DateTime).ok()?,
-        None => DateTime::from_secs_f64(value.as_f64()?),
-    };
-    time.try_into().ok()
+    let seconds = || value.as_f64().map(DateTime::from_secs_f64);
+    let text = value.as_str().and_then(|text| DateTime::from_str(text, Format::DateTime).ok());
+    text.or_else(seconds)?.try_into().ok()
 }
 
 /// All calls, in the order in which they arrived.
