@@ -1,22 +1,25 @@
 //! The use case: a pod presents its token and gets credentials of its role.
 //!
 //! [`Broker::credentials`] is the whole line of steps, each a function of what the one before returned: the token proves a
-//! caller, the policy grants what that caller may have, the cache has it or fetches it. It knows no HTTP, and the steps know
+//! caller, whose pod must be there and be where the token came from; the policy grants what that caller may have, the cache has it or fetches it. It knows no HTTP, and the steps know
 //! nothing of each other.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
 use crate::base::clock::Now;
 use crate::cache::{Cache, Found, How, Missing};
+use crate::cluster::pods::Pods;
 use crate::domain::identity::{RawToken, Subject};
 use crate::domain::mint::Failure;
 use crate::domain::policy::Grant;
 use crate::domain::refusal::{Reason, Refusal};
 use crate::grants::Grants;
 use crate::limits::pods::PodRates;
+use crate::node::source::binding::SourceBinding;
 use crate::observe::Context;
 use crate::observe::audit::Who;
 use crate::observe::metrics::{Limit, Outcome};
@@ -54,6 +57,10 @@ pub struct Served {
 pub struct Broker {
     /// Proof of tokens.
     pub verifier: Verifier,
+    /// `--pod-watch`: which pods are gone.
+    pub pods: Pods,
+    /// `--source-binding`: where each pod is.
+    pub binding: Arc<SourceBinding>,
     /// `--pod-rate`.
     pub rates: PodRates,
     /// What a caller may have.
@@ -71,14 +78,17 @@ impl Broker {
     /// The refusal that the caller is told.
     pub async fn credentials(&self, ask: Ask<'_>) -> Result<Served, Refusal> {
         let proof = self.verifier.verify(ask.token, ask.source, ask.at).await;
-        let caller = proof.inspect_err(|refusal| self.refused(Who::Bearer(ask.token), refusal))?;
+        let caller = proof.inspect_err(|refusal| self.refused(Who::Bearer(ask.token), refusal, ask.source))?;
         let served = self.serve(&caller, ask).await;
-        let served = served.inspect_err(|refusal| self.refused(Who::Caller(caller.subject(), caller.presented()), refusal))?;
+        let who = Who::Caller(caller.subject(), caller.presented());
+        let served = served.inspect_err(|refusal| self.refused(who, refusal, ask.source))?;
         self.verifier.confirm(&caller);
         Ok(served)
     }
 
     async fn serve(&self, caller: &Caller, ask: Ask<'_>) -> Result<Served, Refusal> {
+        self.pods.admit(caller.subject(), ask.at)?;
+        self.binding.admit(caller.subject(), caller.presented(), ask.source, ask.at).await?;
         if !self.rates.admits(caller.subject(), ask.at) {
             return Err(Refusal::from(Reason::PodRate).retry_after(SOON));
         }
@@ -106,11 +116,12 @@ impl Broker {
         self.cache.credential(caller, grant, asked).await.map_err(refusal)
     }
 
-    fn refused(&self, who: Who<'_>, refusal: &Refusal) {
+    fn refused(&self, who: Who<'_>, refusal: &Refusal, source: IpAddr) {
+        let now = self.context.clock.now();
         if let Some(limit) = limit_of(refusal.reason) {
-            self.context.metrics.front.shed(limit);
+            self.context.sheds.shed(limit, Some(source), now);
         }
-        self.context.audit.refused(who, refusal, self.context.clock.now());
+        self.context.audit.refused(who, refusal, now);
     }
 }
 

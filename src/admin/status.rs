@@ -24,6 +24,7 @@ use crate::admin::probes::{Probes, Ready};
 use crate::base::clock::Now;
 use crate::broker::Broker;
 use crate::cache::status::EntryStatus;
+use crate::cluster::pods;
 use crate::domain::credential::rfc3339;
 use crate::egress::aws::Aws;
 use crate::front::sign::ListenerStatus;
@@ -67,8 +68,10 @@ pub struct Status {
     handover: Option<handover::Status>,
     listeners: Vec<ListenerStatus>,
     source_check: &'static str,
+    source_binding: &'static str,
     verification: KeyringStatus,
     grants: grants::Status,
+    pod_watch: Option<pods::Status>,
     node_credentials: Option<NodeCredentials>,
     upstream: Upstream,
     entries: Vec<EntryStatus>,
@@ -105,8 +108,10 @@ impl Sources {
             handover: self.handover.as_ref().map(|handover| handover.status(now.mono)),
             listeners: self.probes.listeners.statuses(),
             source_check: self.source_check.into(),
+            source_binding: self.broker.binding.mode().into(),
             verification: self.broker.verifier.status(),
             grants: self.broker.grants.status(),
+            pod_watch: self.broker.pods.status(),
             node_credentials: self.node_credentials(),
             upstream: Upstream {
                 calls_per_second: self.budget.rate(),

@@ -19,6 +19,7 @@ use crate::base::duty::Duty;
 use crate::broker::Broker;
 use crate::cache::Cache;
 use crate::cache::status::EarliestExpiry;
+use crate::cluster::pods::Pods;
 use crate::config::Config;
 use crate::domain::mint::Mint;
 use crate::egress::aws::Aws;
@@ -30,6 +31,7 @@ use crate::limits::upstream::UpstreamBudget;
 use crate::node::handover::{self, Handover};
 use crate::node::hardening;
 use crate::node::inheritance::{Heir, Inheritance};
+use crate::node::source::binding::SourceBinding;
 use crate::observe::Context;
 use crate::token::{Access, Verifier};
 
@@ -91,11 +93,14 @@ impl App {
             listeners: front.listeners(),
             nonces: front.nonces(),
         };
-        let source_check = front.source_check();
+        let binding = SourceBinding::new(config.source_binding, front.source_check());
+        let source_check = front.source_check().mode();
         let (aws, budget) = (Arc::clone(&access.aws), access.budget.clone());
         let cache = Cache::new(config.cache, mint, context.clone());
         let broker = Arc::new(Broker {
             verifier: Verifier::start(&config.token, access, &context),
+            pods: Pods::start(config.pod_watch, &cache, &binding, &context),
+            binding,
             rates: PodRates::new(config.pods),
             grants: Grants::start(config.grants, &cache, &context),
             cache,

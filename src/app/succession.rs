@@ -29,6 +29,10 @@ enum Kind {
     Entry = 3,
     /// A session that makes other calls.
     Session = 4,
+    /// Which pods are known by which addresses.
+    Pins = 5,
+    /// Which pods are there, and which are gone.
+    Departures = 6,
 }
 
 /// All that is handed over.
@@ -63,11 +67,15 @@ impl Holdings {
 
 impl Estate for Holdings {
     fn tell(&self) -> Vec<Part> {
-        let keys = part(Kind::Keys, self.broker.verifier.export());
-        let budget = part(Kind::Budget, self.budget.export());
+        let whole = [
+            part(Kind::Keys, self.broker.verifier.export()),
+            part(Kind::Budget, self.budget.export()),
+            part(Kind::Pins, self.broker.binding.export()),
+            part(Kind::Departures, self.broker.pods.export()),
+        ];
         let sessions = self.exchanges.iter().flat_map(|exchanges| exchanges.export()).map(|session| part(Kind::Session, session));
         let entries = self.broker.cache.export().map(|entry| part(Kind::Entry, entry));
-        [keys, budget].into_iter().chain(sessions).chain(entries).collect()
+        whole.into_iter().chain(sessions).chain(entries).collect()
     }
 
     fn poll_landing(&mut self, context: &mut TaskContext<'_>) -> Poll<Part> {
@@ -84,6 +92,8 @@ impl Estate for Holdings {
             Some(Kind::Budget) => self.budget.import(&parcel),
             Some(Kind::Entry) => self.broker.cache.import(&parcel),
             Some(Kind::Session) => self.exchanges.as_ref().map_or(Ok(()), |exchanges| exchanges.import(&parcel)),
+            Some(Kind::Pins) => self.broker.binding.import(&parcel),
+            Some(Kind::Departures) => self.broker.pods.import(&parcel),
             None => Err(Unreadable::Version(Some(kind))),
         }
     }

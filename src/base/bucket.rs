@@ -24,6 +24,12 @@ impl Bucket {
         Self { per_second, burst, tokens: burst, filled_at: now }
     }
 
+    /// For log lines that a flood would repeat: one now, and one a minute.
+    #[must_use]
+    pub fn once_a_minute(now: Instant) -> Self {
+        Self::new(1.0 / 60.0, 1.0, now)
+    }
+
     /// Takes a token if there is one.
     pub fn take(&mut self, now: Instant) -> bool {
         let has = self.has(now);

@@ -2,14 +2,27 @@
 //!
 //! A panic ends one task, never the process. A critical task that ends, however, leaves a process that looks alive and does
 //! nothing: its name is kept, and the liveness probe reports it so that the kubelet starts a new one.
+//!
+//! Each task knows its name while it runs, so that a panic can be told by it.
 
 use std::future::Future;
+use std::panic::Location;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
+
+tokio::task_local! {
+    static NAME: &'static str;
+}
+
+/// The name of the task that runs on this thread; `other` if none of ours does.
+#[must_use]
+pub fn current() -> &'static str {
+    NAME.try_with(|name| *name).unwrap_or("other")
+}
 
 /// The process's tasks.
 #[derive(Debug, Clone, Default)]
@@ -20,12 +33,13 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Runs work of bounded length: a flight, a connection.
+    /// Runs work of bounded length: a flight, a connection. It is named by the file that begins it.
+    #[track_caller]
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        self.tracker.spawn(future)
+        self.tracker.spawn(NAME.scope(name_of(Location::caller()), future))
     }
 
     /// Runs work that must go on until [`Tasks::shutdown`]; its end before that fails liveness.
@@ -34,10 +48,11 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         let guard = EndGuard { name, tasks: self.clone() };
-        self.tracker.spawn(async move {
+        let guarded = async move {
             let _guard = guard;
             future.await;
-        });
+        };
+        self.tracker.spawn(NAME.scope(name, guarded));
     }
 
     /// Tells every task to finish.
@@ -67,6 +82,13 @@ impl Tasks {
     pub fn ended(&self) -> Vec<&'static str> {
         self.ended.lock().clone()
     }
+}
+
+/// `src/cache/flight.rs` begins `cache/flight`.
+fn name_of(place: &'static Location<'static>) -> &'static str {
+    let file = place.file();
+    let file = file.strip_prefix("src/").unwrap_or(file);
+    file.strip_suffix(".rs").unwrap_or(file)
 }
 
 /// Notices the end of a critical task by return, panic or abort alike.
@@ -99,5 +121,17 @@ mod tests {
         tasks.shutdown();
         tasks.drained().await;
         assert_eq!(tasks.ended(), ["keys"], "an end after shutdown is no fault");
+    }
+
+    #[tokio::test]
+    async fn a_task_knows_its_name() {
+        let tasks = Tasks::default();
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let [named, unnamed] = [tell.clone(), tell].map(|tell| async move { tell.send(current()).unwrap() });
+        tasks.spawn_critical("keys", named);
+        assert_eq!(told.recv().await, Some("keys"));
+        tasks.spawn(unnamed).await.unwrap();
+        assert_eq!(told.recv().await, Some("base/tasks"));
+        assert_eq!(current(), "other");
     }
 }

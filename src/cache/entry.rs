@@ -138,6 +138,8 @@ pub(super) enum End {
     Passing,
     /// Its grant was taken back.
     Revoked,
+    /// Its pod was deleted.
+    PodDeleted,
 }
 
 /// What a landing changed, for metrics and logs.

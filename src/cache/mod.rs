@@ -146,6 +146,14 @@ impl Cache {
         slots.iter().filter(lost).inspect(|slot| self.shared.slots.remove(slot, End::Revoked)).count()
     }
 
+    /// Drops every entry of the pod with this UID, which has been deleted: it is served no more and not renewed.
+    pub fn drop_pod(&self, uid: &str) {
+        let is_its = |slot: &&Arc<Slot>| slot.key.subject.identity().is_some_and(|identity| identity.pod_uid == uid);
+        for slot in self.shared.slots.all().iter().filter(is_its).filter(|slot| slot.revoke()) {
+            self.shared.slots.remove(slot, End::PodDeleted);
+        }
+    }
+
     /// Every entry's state, for operators.
     #[must_use]
     pub fn status(&self) -> Vec<status::EntryStatus> {

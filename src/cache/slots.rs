@@ -232,6 +232,7 @@ impl Slots {
             End::Lapsed => EvictionCause::Lapsed,
             End::Denied => EvictionCause::Denied,
             End::Revoked => EvictionCause::Revoked,
+            End::PodDeleted => EvictionCause::PodDeleted,
             End::Empty | End::Passing => EvictionCause::Unused,
         });
     }

@@ -45,7 +45,7 @@ pub enum Check {
     Credentials,
     /// The keys of token issuers.
     Keys,
-    /// What the node's role may call.
+    /// What the node's role may call, and the agent's service account.
     Permission,
     /// Services that need no permission.
     Reach,

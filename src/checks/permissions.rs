@@ -1,7 +1,7 @@
-//! What the node may call at AWS, and whether it gets there; the clock, by what AWS answers.
+//! What the node may call at AWS, and whether it gets there; the clock, by what AWS answers; what it may ask the API server.
 
 use tokio::join;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::checks::{Check, Finding, Outcome, clock};
 use crate::config::Config;
@@ -22,6 +22,8 @@ const OWN_ACCESS: &str = "mend region, credentials and clock as the other lines 
                           policy of a VPC endpoint in between";
 const ISSUER: &str = "give the node's role AmazonEKSWorkerNodePolicy, name the issuer (--issuer), or mount a service account token \
                       that names it";
+const POD_WATCH: &str = "let the agent's service account list and watch pods (the chart's podWatch, daemonset/rbac/pod-watch.yaml); \
+                         until then no token is refused because its pod is gone";
 const LATER: &str = "check again later";
 
 /// Tries each service that will be called.
@@ -33,15 +35,16 @@ pub(super) async fn check(
     deadline: Instant,
 ) -> Vec<Finding> {
     let by_cluster = config.exchange.cluster_name.is_some();
-    let (pod_identity, described, sts) = join!(
+    let (pod_identity, described, sts, watched) = join!(
         when(by_cluster, exchanges.try_pod_identity(deadline)),
         described(config, access, context),
         when(config.grants.needs_sts(), exchanges.try_sts(deadline)),
+        watched(config, deadline),
     );
     let answered = [&pod_identity, &sts].into_iter().flatten().find_map(|trial| trial.answered);
     let pod_identity = pod_identity.map(|trial| of_trial(Check::Permission, EKS_AUTH, trial));
     let sts = sts.map(|trial| of_trial(Check::Reach, STS, trial));
-    pod_identity.into_iter().chain(described).chain(sts).chain([clock::check(answered)]).collect()
+    pod_identity.into_iter().chain(described).chain(sts).chain(watched).chain([clock::check(answered)]).collect()
 }
 
 async fn when<T>(needed: bool, work: impl Future<Output = T>) -> Option<T> {
@@ -57,6 +60,15 @@ async fn described(config: &Config, access: &Access, context: &Context) -> Optio
     let outcome = if config.token.mode == Mode::Local { Outcome::Failed } else { Outcome::Warning };
     let found = failed(Check::Permission, DESCRIBE, &failure);
     Some(Finding { outcome, remedy: Some(ISSUER.to_owned()), ..found })
+}
+
+/// The watch of pods, without which the node serves all the same.
+async fn watched(config: &Config, deadline: Instant) -> Option<Finding> {
+    let tried = timeout_at(deadline, config.pod_watch.as_ref()?.try_once()).await;
+    Some(match tried.unwrap_or_else(|_| Err("the API server does not answer".to_owned())) {
+        Ok(()) => Finding::ok(Check::Permission, "pods may be listed and watched"),
+        Err(error) => Finding::warning(Check::Permission, format!("pods can't be watched: {error}"), POD_WATCH),
+    })
 }
 
 fn of_trial(check: Check, service: &str, trial: Trial) -> Finding {

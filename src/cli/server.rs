@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,6 +15,7 @@ use crate::config::flags::ServerFlags;
 use crate::egress::aws::Aws;
 use crate::observe::Context;
 use crate::observe::logging;
+use crate::observe::panics;
 
 /// Threads for connections: one core serves a hundred thousand requests a second, and each idle thread costs memory on every
 /// node.
@@ -38,6 +40,7 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
     }
     run(async {
         let context = Context::new(Clock::System);
+        panics::watch(Arc::clone(&context.metrics));
         let aws = Aws::new(config.https.clone(), config.node_credentials.clone(), &context);
         let app = App::start(config, aws, context)?;
         let signal = stop_signal().await?;

@@ -95,6 +95,8 @@ fn table(document: &Value) -> String {
     handover(&mut out, &document["handover"]);
     section(&mut out, "listeners", &document["listeners"], &["address", "listening", "link", "route", "detail"]);
     let _ = writeln!(out, "\nconnections from outside this node: {}", cell(document, "source_check"));
+    let _ = writeln!(out, "tokens from elsewhere than their pod: {}", cell(document, "source_binding"));
+    pod_watch(&mut out, &document["pod_watch"]);
     let verification = &document["verification"];
     let _ = writeln!(out, "\ntokens are verified: {}", cell(verification, "verification"));
     section(&mut out, "issuers", &verification["issuers"], &["issuer", "keys", "age_seconds", "error"]);
@@ -126,6 +128,16 @@ fn handover(out: &mut String, handover: &Value) {
     for peer in handover["standing_by"].as_array().into_iter().flatten() {
         let _ = writeln!(out, "  stands by for this agent: {}", agent(peer));
     }
+}
+
+/// The watch of this node's pods, if there is one.
+fn pod_watch(out: &mut String, watch: &Value) {
+    if watch.is_null() {
+        return;
+    }
+    let (present, gone, error) = (cell(watch, "present"), cell(watch, "gone"), &watch["error"]);
+    let state = if error.is_null() { "up to date".to_owned() } else { format!("not up to date: {}", text(error)) };
+    let _ = writeln!(out, "pods of this node: {present}, gone: {gone}, {state}");
 }
 
 /// The policy file and the service accounts, as far as they count.

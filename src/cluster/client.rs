@@ -1,4 +1,5 @@
-//! The one call: `GET` of a service account's metadata, by the agent's own service account token.
+//! How the API server is reached, by the agent's own service account token, and one of the calls: `GET` of a service account's
+//! metadata.
 //!
 //! kube reads the mounted token and CA again every minute, as the kubelet renews them. A client that has failed is thrown away with
 //! its kept connections: one of them may have died unseen.
@@ -21,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The reason in the API server's own 404 (`metav1.StatusReasonNotFound`); a proxy's 404 says nothing about an account.
 const NOT_FOUND: &str = "NotFound";
 
-/// Why an account could not be read.
+/// Why the API server did not tell.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
     #[error("the API server can't be asked: {0}")]
@@ -30,8 +31,20 @@ pub(super) enum FetchError {
     Status { code: u16, message: String },
     #[error("the API server did not answer in {} s", TIMEOUT.as_secs())]
     TimedOut,
-    #[error("the API server answers without the account's UID")]
+    #[error("the API server has said nothing for {} s", .0.as_secs())]
+    Silent(Duration),
+    #[error("the API server's answer lacks the account's UID or the list's version")]
     Incomplete,
+}
+
+impl From<kube::Error> for FetchError {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "of all others the cause is all that is told")]
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::Status { code: status.code, message: status.message },
+            other => Self::Client(root_cause(&other)),
+        }
+    }
 }
 
 /// Reads service accounts.
@@ -70,8 +83,7 @@ impl Reader {
         match accounts.get_metadata(name).await {
             Ok(found) => Ok(Some(found)),
             Err(kube::Error::Api(status)) if status.reason == NOT_FOUND => Ok(None),
-            Err(kube::Error::Api(status)) => Err(FetchError::Status { code: status.code, message: status.message }),
-            Err(error) => Err(FetchError::Client(root_cause(&error))),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -86,7 +98,8 @@ impl Reader {
     }
 }
 
-fn connect(server: &ApiServer) -> Result<Client, FetchError> {
+/// A client, which has not asked for anything yet.
+pub(super) fn connect(server: &ApiServer) -> Result<Client, FetchError> {
     let url = server.url.as_str().parse().map_err(|error| FetchError::Client(root_cause(&error)))?;
     let mut config = kube::Config::new(url);
     config.auth_info.token_file = Some(server.token_file.display().to_string());

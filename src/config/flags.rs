@@ -73,6 +73,22 @@ pub struct ServerFlags {
     #[arg(long, env = "CREDLET_SOURCE_CHECK", value_name = "MODE", default_value = "observe")]
     pub source_check: String,
 
+    /// What to do about a pod's token that comes from other addresses than those that used it first: off, observe (count, log),
+    /// enforce (refuse)
+    #[arg(long, env = "CREDLET_SOURCE_BINDING", value_name = "MODE", default_value = "observe")]
+    pub source_binding: String,
+
+    /// Watch this node's pods at the API server: drop the credentials of deleted ones and refuse their tokens
+    #[arg(
+        long,
+        env = "CREDLET_POD_WATCH",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_value = "false",
+        default_missing_value = "true"
+    )]
+    pub pod_watch: String,
+
     /// Requests a second of one pod, with bursts of twice that
     #[arg(long, env = "CREDLET_POD_RATE", value_name = "RATE", default_value = "1000")]
     pub pod_rate: String,

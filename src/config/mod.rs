@@ -17,6 +17,7 @@ use url::Url;
 
 use crate::admin;
 use crate::cache;
+use crate::cluster::pods;
 use crate::config::checks::{Checks, switch};
 use crate::config::flags::{LogFlags, ServerFlags};
 use crate::domain::policy::POD_IDENTITY_AUDIENCE;
@@ -27,6 +28,7 @@ use crate::exchange;
 use crate::front;
 use crate::grants;
 use crate::limits;
+use crate::node::source;
 use crate::observe::logging;
 use crate::token;
 
@@ -36,6 +38,9 @@ const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const TOKENS_PER_POD: usize = 4;
 /// Pods whose tokens are remembered however small the cache is.
 const LEAST_PODS: usize = 256;
+
+/// What of one pod alone can't be done where tokens are not read here.
+const KNOWS_NO_POD: &str = "has no effect with --token-verification delegated, where no pod is known by its token";
 
 /// Open connections of a node's pods: at 80 KB each, with a head of 31 KB that never ends, 160 MB; the chart allows 256. The limit of
 /// descriptors may allow fewer.
@@ -58,6 +63,10 @@ pub struct Config {
     pub exchange: exchange::Config,
     /// Credentials held.
     pub cache: cache::Config,
+    /// What is done about tokens from elsewhere than their pod.
+    pub source_binding: source::Mode,
+    /// `--pod-watch`: whose pods are watched, and where.
+    pub pod_watch: Option<pods::Config>,
     /// Requests of one pod.
     pub pods: limits::pods::Config,
     /// Calls of this node.
@@ -123,6 +132,8 @@ fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opt
     let grants = grants(checks, flags, variable);
     let cluster_name = grants.cluster_name.clone();
     let token = token(checks, flags, variable, cluster_name.clone(), cache.as_ref().map_or(0, |cache| cache.capacity));
+    let source_binding = source_binding(checks, flags);
+    let pod_watch = pod_watch(checks, flags, variable);
     let exchange = exchange::Config { cluster_name, endpoint: checks.endpoint(flags.endpoint.as_deref()) };
     let pod_rate = checks.rate("pod-rate", &flags.pod_rate);
     let service_rate = checks.rate("max-service-qps", &flags.max_service_qps);
@@ -139,6 +150,8 @@ fn server(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Opt
         grants,
         exchange,
         cache: cache?,
+        source_binding: source_binding?,
+        pod_watch,
         pods: limits::pods::Config { per_second: pod_rate? },
         upstream: limits::upstream::Config { per_second: service_rate? },
         https: https?,
@@ -243,7 +256,7 @@ fn token(
         checks.warn("audience", "without pods.eks.amazonaws.com no token leads to a role");
     }
     let mode = mode(checks, flags)?;
-    let node_name = flags.node_name.clone().or_else(|| variable("NODE_NAME")).filter(|name| !name.is_empty());
+    let node_name = node_name(flags, variable);
     let api_server = api_server(variable).filter(|_| mode != token::Mode::Delegated);
     if mode == token::Mode::Delegated && !issuers.is_empty() {
         checks.fault("issuer", "has no effect with --token-verification delegated");
@@ -257,6 +270,42 @@ fn token(
     }
     let memo_capacity = TOKENS_PER_POD.saturating_mul(capacity.max(LEAST_PODS));
     Some(token::Config { audiences, node_name, mode, issuers, api_server, cluster, memo_capacity })
+}
+
+fn node_name(flags: &ServerFlags, variable: Lookup<'_>) -> Option<String> {
+    flags.node_name.clone().or_else(|| variable("NODE_NAME")).filter(|name| !name.is_empty())
+}
+
+fn source_binding(checks: &mut Checks, flags: &ServerFlags) -> Option<source::Mode> {
+    let mode = checks.parse("source-binding", &flags.source_binding, "off, observe or enforce")?;
+    if mode == source::Mode::Enforce && is_delegated(flags) {
+        checks.fault("source-binding", KNOWS_NO_POD);
+    }
+    Some(mode)
+}
+
+/// `None` without the flag, and with a fault noted.
+fn pod_watch(checks: &mut Checks, flags: &ServerFlags, variable: Lookup<'_>) -> Option<pods::Config> {
+    let flag = "pod-watch";
+    if !checks.switch(flag, &flags.pod_watch)? {
+        return None;
+    }
+    let (server, node_name) = (api_server(variable), node_name(flags, variable));
+    if server.is_none() {
+        checks.fault(flag, "needs the API server: mount a service account token");
+    }
+    if node_name.is_none() {
+        checks.fault(flag, "needs this node's name: give --node-name, or NODE_NAME from the pod's spec.nodeName");
+    }
+    if is_delegated(flags) {
+        checks.fault(flag, KNOWS_NO_POD);
+    }
+    Some(pods::Config { server: server?, node_name: node_name? })
+}
+
+/// Whether only EKS Auth ever verifies tokens.
+fn is_delegated(flags: &ServerFlags) -> bool {
+    flags.token_verification.trim() == "delegated"
 }
 
 /// Delegated verification asks EKS Auth, which wants the cluster's name.

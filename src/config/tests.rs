@@ -60,7 +60,7 @@ fn all_parts_share_one_name_of_the_cluster() {
 fn all_faults_are_told_together() {
     let line = "--service-account-roles=maybe --policy /nowhere/policy.yaml \
                 --bind-hosts 0.0.0.0,nowhere --port 70000 --probe-port x --metrics-port -1 --issuer http://far.example \
-                --issuer https://ok.example= --token-verification maybe --source-check maybe --pod-rate 0 \
+                --issuer https://ok.example= --token-verification maybe --source-check maybe --source-binding maybe --pod-watch=maybe --pod-rate 0 \
                 --endpoint ftp://x --max-cache-size many --max-service-qps nan --max-credential-retention-before-renewal soon --verbosity loud --log-format xml";
     let line = line.replace("--metrics-port -1", "--metrics-port=-1");
     let faults = check(&line, &[]).unwrap_err();
@@ -77,6 +77,8 @@ fn all_faults_are_told_together() {
         "issuer",
         "token-verification",
         "source-check",
+        "source-binding",
+        "pod-watch",
         "pod-rate",
         "endpoint",
         "max-service-qps",
@@ -88,6 +90,19 @@ fn all_faults_are_told_together() {
         assert!(faults.iter().any(|fault| fault.starts_with(&format!("--{flag}: "))), "{flag} in {faults:#?}");
     }
     assert_eq!(faults.len(), flags.len(), "{faults:#?}");
+}
+
+#[test]
+fn what_needs_a_pod_has_what_it_needs() {
+    let faults = check("-c demo --pod-watch", &[]).unwrap_err();
+    assert!(faults.len() == 2 && faults.iter().all(|fault| fault.starts_with("--pod-watch: needs ")), "{faults:?}");
+    assert_eq!(check("-c demo --pod-watch --node-name n", &[]).unwrap_err().len(), 1);
+    let faults =
+        check("-c demo --token-verification delegated --source-binding enforce --pod-watch", &[("NODE_NAME", "n")]).unwrap_err();
+    let told = |flag: &str| faults.iter().any(|fault| fault.starts_with(flag) && fault.contains("delegated"));
+    assert!(told("--source-binding: ") && told("--pod-watch: "), "{faults:?}");
+    let config = check("-c demo --token-verification delegated", &[]).unwrap();
+    assert_eq!((config.source_binding, config.pod_watch.is_none()), (source::Mode::Observe, true));
 }
 
 #[test]

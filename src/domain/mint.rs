@@ -68,8 +68,8 @@ pub enum Failure {
     /// The agent's own access is at fault: node credentials, region, clock.
     #[error("the agent's own access to AWS is at fault: {0}")]
     Misconfigured(String),
-    /// An answer that makes no sense.
-    #[error("the answer of AWS makes no sense: {0}")]
+    /// What can't be: an answer that makes no sense, a panic of ours.
+    #[error("a bug, at AWS or here: {0}")]
     Bug(String),
 }
 

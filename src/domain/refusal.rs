@@ -69,6 +69,10 @@ pub enum Reason {
     NotPodBound,
     /// The token belongs to a pod of another node.
     WrongNode,
+    /// The token's pod has been deleted.
+    PodGone,
+    /// The token comes from elsewhere than its pod.
+    SourceMismatch,
     /// One pod asks more often than `--pod-rate`.
     PodRate,
     /// The API server does not tell what this caller's service account is annotated with, and nothing is known of it.

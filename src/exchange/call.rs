@@ -47,6 +47,6 @@ impl Calls {
             }
             result
         };
-        self.budget.spend(operation, order.urgency, order.deadline, heard).await
+        self.budget.spend(operation, order.into(), heard).await
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::domain::mint::{Failure, Urgency};
+use crate::domain::mint::Failure;
 use crate::domain::policy::Hop;
 use crate::exchange::testing::sts::{
     CI, Call, Cloud, TARGET, THIRD, advice_of, altered, by_pod_identity, by_web_identity, error, hop, order_for,
 };
 use crate::exchange::testing::{bug, kind, now};
+use crate::limits::upstream::Claim;
 
 #[tokio::test]
 async fn each_hop_is_called_by_the_session_before_it() {
@@ -53,7 +54,7 @@ async fn each_call_takes_a_permit_of_its_own() {
     let cloud = Cloud::willing().await;
     let began = cloud.setup.clock.now().mono;
     for _ in 0..9 {
-        cloud.setup.budget.permit(Urgency::Foreground, began).await.unwrap();
+        cloud.setup.budget.permit(Claim::of_node(began)).await.unwrap();
     }
     cloud.mint(&by_web_identity(vec![hop(TARGET)])).await.unwrap();
     let took = cloud.setup.clock.now().mono - began;

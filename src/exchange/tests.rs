@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use serde_json::{Value, json};
 
-use crate::domain::mint::{Denial, Failure, Mint, Urgency};
+use crate::domain::mint::{Denial, Failure, Mint};
 use crate::egress::aws::NodeIdentity;
 use crate::egress::fake::{Answer, Authority, Fake, https};
 use crate::exchange::testing::{
@@ -14,6 +14,7 @@ use crate::exchange::testing::{
     with, without,
 };
 use crate::exchange::{Config, Exchanges};
+use crate::limits::upstream::Claim;
 use crate::observe::Context;
 
 #[tokio::test]
@@ -269,7 +270,7 @@ async fn who_is_not_served_in_time_by_the_nodes_own_budget_takes_nothing_from_it
     let setup = Setup::plain(&Fake::plain(Answer::http(200, "", &complete().to_string())).await);
     let in_a_minute = order(verified(), Duration::from_secs(60)).deadline;
     for _ in 0..10 {
-        setup.budget.permit(Urgency::Foreground, in_a_minute).await.unwrap();
+        setup.budget.permit(Claim::of_node(in_a_minute)).await.unwrap();
     }
     let late = setup.exchanges.mint(order(verified(), Duration::ZERO)).await.unwrap_err();
     assert_eq!(kind(&late), "throttled");

@@ -10,9 +10,10 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use tokio::time::Instant;
 
 use crate::base::clock::Now;
-use crate::domain::mint::{Failure, Urgency};
+use crate::domain::mint::Failure;
 use crate::egress::fault::{Answer, AwsError, answered_at, failure};
 use crate::exchange::Exchanges;
+use crate::limits::upstream::Claim;
 use crate::observe::metrics::Operation;
 
 /// A token by its form (RFC 7519), of an issuer that can't be (RFC 2606), with a signature of zeros. It opens nothing.
@@ -49,7 +50,7 @@ impl Exchanges {
             let answered = client.assume_role_for_pod_identity().cluster_name(cluster).token(TOKEN).send().await;
             Ok(self.trial(answered, |answer| eks_auth(answer, cluster)))
         };
-        self.pod_identity.calls.budget.spend(operation, Urgency::Foreground, deadline, call).await.unwrap_or_else(Trial::none)
+        self.pod_identity.calls.budget.spend(operation, Claim::of_node(deadline), call).await.unwrap_or_else(Trial::none)
     }
 
     /// Whether STS answers. Makes one call, which nobody signs.
@@ -61,7 +62,7 @@ impl Exchanges {
             Ok(self.trial(answered, sts))
         };
         let operation = Operation::AssumeRoleWithWebIdentity;
-        self.sts.calls.budget.spend(operation, Urgency::Foreground, deadline, call).await.unwrap_or_else(Trial::none)
+        self.sts.calls.budget.spend(operation, Claim::of_node(deadline), call).await.unwrap_or_else(Trial::none)
     }
 
     /// What `answered` means; `judge` knows which refusals are of the token.

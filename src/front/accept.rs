@@ -1,15 +1,14 @@
 //! The accept loop of one listener. It rests while this process stands by, and ends at shutdown and on no error.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::base::bucket::Bucket;
-use crate::base::clock::Clock;
 use crate::front::caps::Caps;
 use crate::front::connection;
 use crate::front::endpoint::Endpoint;
@@ -26,9 +25,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// agent serves.
 pub(super) const LINGER: Duration = Duration::from_secs(4);
 
-/// Log lines of one kind a second: one a minute.
-const LINES_PER_SECOND: f64 = 1.0 / 60.0;
-
 /// What a connection passes before it is served.
 #[derive(Debug, Clone)]
 pub(super) struct Gate {
@@ -38,7 +34,8 @@ pub(super) struct Gate {
 
 /// Takes connections from `socket` while this process serves, until shutdown.
 pub(super) async fn run(mut socket: Listening, endpoint: Arc<Endpoint>, gate: Gate, context: Context) {
-    let mut log = Log::new(endpoint.record.clock.clone());
+    let clock = endpoint.record.clock.clone();
+    let mut lines = Bucket::once_a_minute(clock.now().mono);
     let mut shutdown = pin!(context.tasks.shutting_down());
     loop {
         let accepted = tokio::select! {
@@ -50,13 +47,14 @@ pub(super) async fn run(mut socket: Listening, endpoint: Arc<Endpoint>, gate: Ga
         match accepted {
             Ok((stream, peer)) => {
                 if let Err(limit) = take(stream, peer, &endpoint, &gate, &context) {
-                    endpoint.record.capped(limit);
-                    log.capped(peer.ip(), limit);
+                    endpoint.record.capped(limit, peer.ip());
                 }
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                log.failed(&error);
+                if lines.take(clock.now().mono) {
+                    tracing::error!(%error, "can't accept connections, trying again");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -64,7 +62,10 @@ pub(super) async fn run(mut socket: Listening, endpoint: Arc<Endpoint>, gate: Ga
 }
 
 /// Starts to serve a connection, or closes it if a cap says so.
-fn take(stream: TcpStream, peer: SocketAddr, endpoint: &Arc<Endpoint>, gate: &Gate, context: &Context) -> Result<(), Limit> {
+fn take<T>(stream: T, peer: SocketAddr, endpoint: &Arc<Endpoint>, gate: &Gate, context: &Context) -> Result<(), Limit>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let slot = gate.caps.admit(peer.ip())?;
     let (endpoint, sources, end) = (Arc::clone(endpoint), Arc::clone(&gate.sources), end(context));
     context.tasks.spawn(async move {
@@ -94,50 +95,62 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// At most one line a minute of each kind, whatever happens.
-struct Log {
-    clock: Clock,
-    capped: Bucket,
-    failed: Bucket,
-}
-
-impl Log {
-    fn new(clock: Clock) -> Self {
-        let bucket = Bucket::new(LINES_PER_SECOND, 1.0, clock.now().mono);
-        Self { clock, capped: bucket.clone(), failed: bucket }
-    }
-
-    fn capped(&mut self, peer: IpAddr, limit: Limit) {
-        if self.capped.take(self.clock.now().mono) {
-            let limit: &'static str = limit.into();
-            tracing::warn!(%peer, limit, "too many open connections, new ones are closed");
-        }
-    }
-
-    fn failed(&mut self, error: &io::Error) {
-        if self.failed.take(self.clock.now().mono) {
-            tracing::error!(%error, "can't accept connections, trying again");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{self, Poll};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
+
     use super::*;
+    use crate::base::clock::Clock;
+    use crate::front::endpoint::tests::endpoint;
+    use crate::node::source;
+
+    /// A socket whose first read panics.
+    struct Broken(DuplexStream);
+
+    impl AsyncRead for Broken {
+        fn poll_read(self: Pin<&mut Self>, _: &mut task::Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            std::panic::resume_unwind(Box::new("scripted"))
+        }
+    }
+
+    impl AsyncWrite for Broken {
+        fn poll_write(mut self: Pin<&mut Self>, context: &mut task::Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(context, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(context)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(context)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_panics_is_closed_and_frees_its_place() {
+        let context = Context::new(Clock::System);
+        let (endpoint, peer) = (endpoint(context.clock.clone()), "10.0.0.1:1".parse().unwrap());
+        let sources = Arc::new(SourceCheck::new(source::Mode::Off, &context));
+        let gate = Gate { caps: Caps::new(1, 1, context.metrics.front.connections.clone()), sources };
+        let (mut client, far) = tokio::io::duplex(1024);
+        take(Broken(far), peer, &endpoint, &gate, &context).unwrap();
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        let (mut client, far) = tokio::io::duplex(1024);
+        take(far, peer, &endpoint, &gate, &context).expect("the place is free again");
+        client.write_all(b"GET / HTTP/1.1\r\nHost: 169.254.170.23\r\n\r\n").await.unwrap();
+        let mut start = [0; 12];
+        client.read_exact(&mut start).await.unwrap();
+        assert_eq!(&start, b"HTTP/1.1 404");
+    }
 
     #[test]
     fn only_errors_of_the_process_make_the_loop_pause() {
         let of = |errno: nix::errno::Errno| is_of_one_connection(&errno.into());
         assert!(of(nix::errno::Errno::ECONNABORTED) && of(nix::errno::Errno::EINTR));
         assert!(!of(nix::errno::Errno::EMFILE) && !of(nix::errno::Errno::ENOBUFS));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_flood_writes_one_line_a_minute() {
-        let mut log = Log::new(Clock::System);
-        let mut admitted = || log.failed.take(Clock::System.now().mono);
-        assert!(admitted() && !admitted());
-        tokio::time::advance(Duration::from_secs(61)).await;
-        assert!(admitted() && !admitted());
     }
 }

@@ -65,6 +65,10 @@ pub(super) fn of(reason: Reason) -> &'static str {
             "The token is not bound to a pod: use a projected service account token, not one of a Secret or of kubectl create token"
         }
         Reason::WrongNode => "The token belongs to a pod of another node: send this pod's own token",
+        Reason::PodGone => "The token's pod has been deleted: send the token of a pod that runs",
+        Reason::SourceMismatch => {
+            "The token is used from another address than its pod's: send this pod's own token; if it is, tell the cluster's operator"
+        }
         Reason::PodRate => "This pod asks too often: let it keep its credentials until they near their end, as AWS SDKs do",
         Reason::ServiceAccountUnavailable => {
             "The annotations of this pod's service account can't be read at the moment: try again, and tell the cluster's operator \

@@ -109,8 +109,8 @@ pub(super) mod tests {
 
     use super::*;
     use crate::base::clock::Clock;
-    use crate::observe::audit::Audit;
-    use crate::observe::metrics::{Metrics, Outcome};
+    use crate::observe::Context;
+    use crate::observe::metrics::Outcome;
 
     /// What a scripted source does next.
     pub(in crate::front) enum Step {
@@ -152,8 +152,8 @@ pub(super) mod tests {
     pub(in crate::front) const SCRIPTED: Source = Source::Script(by_name);
 
     pub(in crate::front) fn record(clock: Clock) -> Record {
-        let (metrics, audit) = (Arc::new(Metrics::new()), Arc::new(Audit::new(&clock)));
-        Record { clock, metrics, audit }
+        let Context { clock, metrics, audit, sheds, .. } = Context::new(clock);
+        Record { clock, metrics, audit, sheds }
     }
 
     /// Serves the script on 169.254.170.23:80.

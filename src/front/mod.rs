@@ -131,10 +131,10 @@ impl Front {
         Arc::clone(&self.nonces)
     }
 
-    /// What is done about connections from outside this node.
+    /// Who judges where connections come from.
     #[must_use]
-    pub fn source_check(&self) -> source::Mode {
-        self.gate.sources.mode()
+    pub fn source_check(&self) -> &SourceCheck {
+        &self.gate.sources
     }
 
     /// Serves until [`Tasks::shutdown`].
@@ -183,8 +183,8 @@ impl Front {
     }
 
     fn service(&self, source: Source) -> Service {
-        let Context { clock, metrics, audit, duty, .. } = self.context.clone();
-        let record = Record { clock, metrics, audit };
+        let Context { clock, metrics, audit, sheds, duty, .. } = self.context.clone();
+        let record = Record { clock, metrics, audit, sheds };
         let (hosts, nonces) = (self.hosts.clone(), Arc::clone(&self.nonces));
         Service { hosts, source, nonces, replies: Arc::new(Replies::new()), record, duty }
     }

@@ -1,5 +1,6 @@
 //! Each request, and each connection that ends before it makes one, is counted here once.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use crate::domain::refusal::{Reason, Refusal};
 use crate::front::reply;
 use crate::observe::audit::{Audit, Who};
 use crate::observe::metrics::{Limit, Metrics};
+use crate::observe::sheds::Sheds;
 
 /// Where the endpoint's numbers go.
 #[derive(Debug, Clone)]
@@ -16,6 +18,7 @@ pub(super) struct Record {
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Arc<Audit>,
+    pub(super) sheds: Arc<Sheds>,
 }
 
 impl Record {
@@ -42,8 +45,8 @@ impl Record {
     }
 
     /// A connection was closed by a cap. There is no audit line: a flood must not use up those of requests.
-    pub(super) fn capped(&self, limit: Limit) {
-        self.metrics.front.connection_refused(limit);
+    pub(super) fn capped(&self, limit: Limit, source: IpAddr) {
+        self.sheds.shed(limit, Some(source), self.clock.now());
         self.count(Reason::ConnCap, Duration::ZERO);
     }
 

@@ -182,6 +182,7 @@ fn kind(reason: Reason) -> Kind {
         | Reason::Proxied
         | Reason::Browser
         | Reason::WrongNode
+        | Reason::SourceMismatch
         | Reason::NoRole
         | Reason::NoTarget
         | Reason::UpstreamDenied => Kind::AccessDenied,
@@ -196,7 +197,8 @@ fn kind(reason: Reason) -> Kind {
         | Reason::Expired
         | Reason::Lifetime
         | Reason::Subject
-        | Reason::NotPodBound => Kind::InvalidToken,
+        | Reason::NotPodBound
+        | Reason::PodGone => Kind::InvalidToken,
         Reason::ConnCap
         | Reason::SourceUnknown
         | Reason::VerifyBudget

@@ -1,15 +1,14 @@
 //! How often one pod may ask, so that a busy loop in one does not take the node's CPU from the others.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
-use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
-use crate::base::bucket::Bucket;
 use crate::base::clock::Now;
 use crate::domain::identity::Subject;
+use crate::limits::buckets::Buckets;
 
-/// Pods remembered at once; more than run on any node. Beyond it, those that have been quiet are forgotten, which changes nothing.
+/// Pods remembered at once; more than run on any node.
 const MOST_REMEMBERED: usize = 8_192;
 
 /// `--pod-rate`.
@@ -22,34 +21,19 @@ pub struct Config {
 /// A bucket for each pod that asked of late.
 #[derive(Debug)]
 pub struct PodRates {
-    config: Config,
-    buckets: Mutex<HashMap<Box<[u8]>, Bucket, RandomState>>,
+    buckets: Mutex<Buckets<Arc<Subject>>>,
 }
 
 impl PodRates {
     /// No pod has asked yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, buckets: Mutex::default() }
+        Self { buckets: Mutex::new(Buckets::new(config.per_second, 2.0 * config.per_second, MOST_REMEMBERED)) }
     }
 
     /// Whether `subject` may ask once more at `now`. Without a verified pod, each token is limited for itself.
-    pub fn admits(&self, subject: &Subject, now: Now) -> bool {
-        let pod = match subject {
-            Subject::Verified(identity) => identity.pod_uid.as_bytes(),
-            Subject::Delegated(digest) => digest.as_bytes(),
-        };
-        let mut buckets = self.buckets.lock();
-        if let Some(bucket) = buckets.get_mut(pod) {
-            return bucket.take(now.mono);
-        }
-        if buckets.len() >= MOST_REMEMBERED {
-            buckets.retain(|_, bucket| !bucket.is_full(now.mono));
-        }
-        let mut bucket = Bucket::new(self.config.per_second, 2.0 * self.config.per_second, now.mono);
-        let admitted = bucket.take(now.mono);
-        buckets.insert(pod.into(), bucket);
-        admitted
+    pub fn admits(&self, subject: &Arc<Subject>, now: Now) -> bool {
+        self.buckets.lock().take(subject, now.mono)
     }
 }
 
@@ -65,7 +49,7 @@ mod tests {
     async fn each_pod_has_its_own_burst_and_rate() {
         let clock = Clock::System;
         let rates = PodRates::new(Config { per_second: 10.0 });
-        let (a, b) = (Subject::Delegated(TokenDigest::of(b"a")), Subject::Delegated(TokenDigest::of(b"b")));
+        let (a, b) = (Arc::new(Subject::Delegated(TokenDigest::of(b"a"))), Arc::new(Subject::Delegated(TokenDigest::of(b"b"))));
         assert_eq!((0..100).filter(|_| rates.admits(&a, clock.now())).count(), 20);
         assert!(rates.admits(&b, clock.now()));
         tokio::time::advance(Duration::from_secs(1)).await;

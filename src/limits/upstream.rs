@@ -1,12 +1,14 @@
 //! The node's budget of calls to AWS.
 //!
 //! EKS Auth's limits are low, unpublished and shared by a whole account, so a node paces itself: a token bucket, requests that
-//! wait before renewals that don't, and a latch that closes when AWS asks for fewer calls. Who has no permit waits in line; a
-//! caller that left the line costs nothing.
+//! wait before renewals that don't, and a latch that closes when AWS asks for fewer calls. Who has no permit waits in line, where
+//! identities take turns; a caller that left the line costs nothing.
+//!
+//! An identity goes before renewals only with its own share of the calls. What it wants beyond that it gets when nobody else wants
+//! anything: neither a pod with fifty targets nor one to which AWS keeps answering nonsense holds up the renewals of others.
 
 mod transfer;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,17 +18,22 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::base::bucket::Bucket;
-use crate::domain::mint::{DEFAULT_REST, Failure, Urgency};
+use crate::domain::identity::Subject;
+use crate::domain::mint::{DEFAULT_REST, Failure, Order, Urgency};
+use crate::limits::buckets::Buckets;
+use crate::limits::lines::{Lines, Waiting};
 use crate::observe::Context;
-use crate::observe::metrics::{CallResult, Operation};
+use crate::observe::metrics::{CallResult, Limit, Operation};
 
 /// After each of these the rate recovers by [`RECOVERY_SHARE`] of the configured one.
 const RECOVERY_STEP: Duration = Duration::from_secs(10);
 const RECOVERY_SHARE: f64 = 0.1;
 /// The rate never falls below this share of the configured one.
 const LEAST_SHARE: f64 = 0.05;
-/// Of so many permits one is kept for renewals that are due soon.
-const KEPT_ONE_IN: u32 = 5;
+/// Of the configured rate, what one identity may call ahead of renewals; at once it may call what the node may in a second.
+const OWN_SHARE: f64 = 0.2;
+/// Identities remembered at once, each of which has called of late; more than run on any node.
+const MOST_REMEMBERED: usize = 8_192;
 
 /// `--max-service-qps`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -55,24 +62,33 @@ struct State {
     bucket: Bucket,
     closed_until: Option<Instant>,
     lines: Lines,
+    shares: Buckets<Arc<Subject>>,
     timer_runs: bool,
 }
 
-/// Who waits, most urgent line first, each in order of arrival.
-#[derive(Debug, Default)]
-struct Lines {
-    foreground: VecDeque<Waiting>,
-    due_soon: VecDeque<Waiting>,
-    background: VecDeque<Waiting>,
-    /// Foreground permits since the last one kept for renewals.
-    foreground_in_a_row: u32,
+/// Who wants to call.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// On whose behalf; `None` for the node itself.
+    pub whose: Option<Arc<Subject>>,
+    /// Who waits for it.
+    pub urgency: Urgency,
+    /// When the caller gives up.
+    pub deadline: Instant,
 }
 
-/// A place in a line. Who is dropped from it learns so at once.
-#[derive(Debug)]
-struct Waiting {
-    deadline: Instant,
-    permit: oneshot::Sender<()>,
+impl Claim {
+    /// A call that the node itself needs.
+    #[must_use]
+    pub fn of_node(deadline: Instant) -> Self {
+        Self { whose: None, urgency: Urgency::Foreground, deadline }
+    }
+}
+
+impl From<&Order> for Claim {
+    fn from(order: &Order) -> Self {
+        Self { whose: Some(Arc::clone(&order.subject)), urgency: order.urgency, deadline: order.deadline }
+    }
 }
 
 /// The right to make one call, for as long as the call lasts.
@@ -102,14 +118,15 @@ impl UpstreamBudget {
     /// A full budget.
     #[must_use]
     pub fn new(config: Config, context: Context) -> Self {
-        let now = context.clock.now().mono;
+        let (now, per_second) = (context.clock.now().mono, config.per_second);
         let state = State {
-            configured: config.per_second,
-            rate: config.per_second,
+            configured: per_second,
+            rate: per_second,
             rate_set_at: now,
-            bucket: Bucket::new(config.per_second, 2.0 * config.per_second, now),
+            bucket: Bucket::new(per_second, 2.0 * per_second, now),
             closed_until: None,
             lines: Lines::default(),
+            shares: Buckets::new(OWN_SHARE * per_second, per_second, MOST_REMEMBERED),
             timer_runs: false,
         };
         Self { shared: Arc::new(Shared { state: Mutex::new(state), context }) }
@@ -118,15 +135,17 @@ impl UpstreamBudget {
     /// Waits in line for the right to make one call.
     ///
     /// # Errors
-    /// `Throttled` when there is none before `deadline`, as soon as that is clear.
-    pub async fn permit(&self, urgency: Urgency, deadline: Instant) -> Result<Permit, Failure> {
+    /// `Throttled` when there is none before the claim's deadline, as soon as that is clear.
+    pub async fn permit(&self, claim: Claim) -> Result<Permit, Failure> {
+        let (deadline, metrics) = (claim.deadline, &self.shared.context.metrics);
         let (permit, receiver) = oneshot::channel();
-        self.shared.state.lock().lines.of(urgency).push_back(Waiting { deadline, permit });
-        let _waiting = Counted::new(&self.shared.context.metrics.upstream.waiting);
+        let now = self.shared.context.clock.now().mono;
+        self.shared.state.lock().enter(claim, permit, now);
+        let _waiting = Counted::new(&metrics.upstream.waiting);
         self.pump();
         match tokio::time::timeout_at(deadline, receiver).await {
-            Ok(Ok(())) => Ok(Permit { _inflight: Counted::new(&self.shared.context.metrics.upstream.inflight) }),
-            Ok(Err(_)) | Err(_) => Err(Failure::Throttled { retry_after: self.closed_for() }),
+            Ok(Ok(())) => Ok(Permit { _inflight: Counted::new(&metrics.upstream.inflight) }),
+            Ok(Err(_)) | Err(_) => Err(self.too_late()),
         }
     }
 
@@ -134,12 +153,13 @@ impl UpstreamBudget {
     /// knows.
     ///
     /// # Errors
-    /// As [`UpstreamBudget::permit`], or those of `call`; `Unavailable` when it takes longer than until `deadline`.
-    pub async fn spend<T, C>(&self, operation: Operation, urgency: Urgency, deadline: Instant, call: C) -> Result<T, Failure>
+    /// As [`UpstreamBudget::permit`], or those of `call`; `Unavailable` when it takes longer than until the claim's deadline.
+    pub async fn spend<T, C>(&self, operation: Operation, claim: Claim, call: C) -> Result<T, Failure>
     where
         C: Future<Output = Result<T, Failure>>,
     {
-        let _permit = self.permit(urgency, deadline).await?;
+        let deadline = claim.deadline;
+        let _permit = self.permit(claim).await?;
         let Context { clock, metrics, .. } = &self.shared.context;
         let began = clock.now().mono;
         let timed_out = |_| Err(Failure::Unavailable("timed out".into()));
@@ -147,6 +167,15 @@ impl UpstreamBudget {
         let took = clock.now().mono.saturating_duration_since(began);
         metrics.upstream.finished(operation, CallResult::from(&result), took);
         result
+    }
+
+    /// No permit came in time. What AWS or a shutdown has closed is no limit of ours.
+    fn too_late(&self) -> Failure {
+        let (retry_after, context) = (self.closed_for(), &self.shared.context);
+        if retry_after.is_none() && !context.tasks.is_shutting_down() {
+            context.sheds.shed(Limit::UpstreamCalls, None, context.clock.now());
+        }
+        Failure::Throttled { retry_after }
     }
 
     /// AWS asked for fewer calls: none are made until `retry_after`, which is trusted to be bounded, and fewer for a while.
@@ -196,8 +225,17 @@ impl UpstreamBudget {
 }
 
 impl State {
+    /// Puts a claim in its line.
+    fn enter(&mut self, claim: Claim, permit: oneshot::Sender<()>, now: Instant) {
+        let Claim { whose, urgency, deadline } = claim;
+        let is_beyond_share = |subject| urgency == Urgency::Foreground && !self.shares.take(subject, now);
+        let urgency = if whose.as_ref().is_some_and(is_beyond_share) { Urgency::Background } else { urgency };
+        self.lines.push(urgency, whose, Waiting { deadline, permit });
+    }
+
     fn hand_out(&mut self, now: Instant) {
         self.recover(now);
+        self.lines.retain(|waiting| !waiting.permit.is_closed());
         if let Some(until) = self.closed_until.filter(|until| *until > now) {
             return self.lines.retain(|waiting| waiting.deadline > until);
         }
@@ -237,43 +275,6 @@ impl State {
         self.rate = rate;
         self.rate_set_at = at;
         self.bucket.set_rate(rate, at);
-    }
-}
-
-impl Lines {
-    fn of(&mut self, urgency: Urgency) -> &mut VecDeque<Waiting> {
-        match urgency {
-            Urgency::Foreground => &mut self.foreground,
-            Urgency::DueSoon => &mut self.due_soon,
-            Urgency::Background => &mut self.background,
-        }
-    }
-
-    fn retain(&mut self, keep: impl Fn(&Waiting) -> bool) {
-        for line in [&mut self.foreground, &mut self.due_soon, &mut self.background] {
-            line.retain(&keep);
-        }
-    }
-
-    /// Forgets who left, then says whether somebody waits.
-    fn are_empty(&mut self) -> bool {
-        self.retain(|waiting| !waiting.permit.is_closed());
-        self.foreground.is_empty() && self.due_soon.is_empty() && self.background.is_empty()
-    }
-
-    fn next(&mut self) -> Option<Waiting> {
-        if self.foreground_in_a_row + 1 >= KEPT_ONE_IN
-            && let Some(kept) = self.due_soon.pop_front()
-        {
-            self.foreground_in_a_row = 0;
-            return Some(kept);
-        }
-        if let Some(first) = self.foreground.pop_front() {
-            self.foreground_in_a_row += 1;
-            return Some(first);
-        }
-        self.foreground_in_a_row = 0;
-        self.due_soon.pop_front().or_else(|| self.background.pop_front())
     }
 }
 

@@ -3,6 +3,7 @@
 use strum::IntoStaticStr;
 
 use crate::domain::mint::Failure;
+use crate::domain::refusal::Reason;
 
 /// How a request to the credentials endpoint ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
@@ -79,6 +80,8 @@ pub enum EvictionCause {
     Denied,
     /// The policy or an annotation no longer gives its subject what it holds.
     Revoked,
+    /// Its pod was deleted.
+    PodDeleted,
     /// It never held anything, or was kept for a moment only because the cache is full or off.
     Unused,
 }
@@ -91,6 +94,27 @@ pub enum Finding {
     Foreign,
     /// Where the connection came from could not be found out.
     Unknown,
+    /// A pod's token came from elsewhere than its pod.
+    Mismatch,
+}
+
+impl From<Finding> for Reason {
+    /// Why it is refused where it is not let pass.
+    fn from(finding: Finding) -> Self {
+        match finding {
+            Finding::Foreign => Self::SourceForeign,
+            Finding::Unknown => Self::SourceUnknown,
+            Finding::Mismatch => Self::SourceMismatch,
+        }
+    }
+}
+
+/// What is watched at the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Watch {
+    /// This node's pods.
+    Pods,
 }
 
 /// How a handover went, for one of the two agents.
@@ -110,7 +134,7 @@ pub enum Handover {
 }
 
 /// A limit that sheds load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Limit {
     /// Connections in all.
@@ -123,4 +147,14 @@ pub enum Limit {
     PodRate,
     /// Entries in the cache.
     CacheSize,
+    /// Calls to AWS (`--max-service-qps`): no permit came in time.
+    UpstreamCalls,
+}
+
+impl Limit {
+    /// Whether it closes connections, and does not refuse requests.
+    #[must_use]
+    pub fn is_of_connections(self) -> bool {
+        matches!(self, Self::Connections | Self::SourceConnections)
+    }
 }

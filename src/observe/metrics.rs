@@ -18,7 +18,7 @@ use prometheus_client::registry::{Metric, Registry};
 use crate::domain::refusal::Reason;
 use crate::observe::process::ProcessCollector;
 
-pub use crate::observe::labels::{CallResult, EvictionCause, Finding, Handover, Limit, Operation, Outcome};
+pub use crate::observe::labels::{CallResult, EvictionCause, Finding, Handover, Limit, Operation, Outcome, Watch};
 
 /// One label: name and value.
 pub type Label = [(&'static str, &'static str); 1];
@@ -46,6 +46,8 @@ pub struct Metrics {
     pub node_name_known: Gauge,
     /// When the node's own credentials end, Unix seconds; 0 while unknown or endless.
     pub node_credentials_expiry: Gauge,
+    watch_synced: Family<Label, Gauge>,
+    panics: Family<Label, Counter>,
 }
 
 /// `credlet_requests_total` and what goes with it. The handles of each outcome are resolved at construction.
@@ -155,13 +157,25 @@ impl Metrics {
                 "node_credentials_expiry_timestamp_seconds",
                 "When the node's own credentials end",
             ),
+            watch_synced: registered(own, "watch_synced", "1 while a watch of the API server is up to date, by what is watched"),
+            panics: registered(own, "panics", "Bugs of credlet that ended a task, by task"),
             registry: Mutex::new(registry),
         }
+    }
+
+    /// Says whether a watch is up to date.
+    pub fn watch_synced(&self, watch: Watch, synced: bool) {
+        self.watch_synced.get_or_create(&[("watch", watch.into())]).set(i64::from(synced));
     }
 
     /// Adds values that are computed when somebody asks for them; their names bear the prefix already.
     pub fn register_collector(&self, collector: Box<dyn Collector>) {
         self.registry.lock().register_collector(collector);
+    }
+
+    /// Counts a panic in the task of that name.
+    pub fn panicked(&self, task: &'static str) {
+        self.panics.get_or_create(&[("task", task)]).inc();
     }
 
     /// The exposition.
@@ -314,19 +328,15 @@ impl FrontMetrics {
         }
     }
 
-    /// Counts a connection closed by a limit.
-    pub fn connection_refused(&self, limit: Limit) {
-        self.connections_refused.get_or_create(&[("limit", limit.into())]).inc();
-    }
-
     /// Counts something about a source that was let pass.
     pub fn source_observed(&self, finding: Finding) {
         self.source_observed.get_or_create(&[("finding", finding.into())]).inc();
     }
 
-    /// Counts a request shed by a limit.
-    pub fn shed(&self, limit: Limit) {
-        self.sheds.get_or_create(&[("limit", limit.into())]).inc();
+    /// Counts a connection, or a request, shed by a limit.
+    pub(super) fn shed(&self, limit: Limit) {
+        let family = if limit.is_of_connections() { &self.connections_refused } else { &self.sheds };
+        family.get_or_create(&[("limit", limit.into())]).inc();
     }
 
     /// Says whether the credentials endpoint listens on this address. A family is up while each of its addresses is.

@@ -5,7 +5,9 @@ pub mod audit;
 mod labels;
 pub mod logging;
 pub mod metrics;
+pub mod panics;
 pub mod process;
+pub mod sheds;
 
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use crate::base::readiness::Readiness;
 use crate::base::tasks::Tasks;
 use crate::observe::audit::Audit;
 use crate::observe::metrics::Metrics;
+use crate::observe::sheds::Sheds;
 
 /// What every working part of the process gets: time, a place to run, and whom to tell. Cloning it copies handles.
 #[derive(Debug, Clone)]
@@ -31,17 +34,21 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Where it is written down who got what.
     pub audit: Arc<Audit>,
+    /// Who is told of what limits turn away.
+    pub sheds: Arc<Sheds>,
 }
 
 impl Context {
     /// Of a process that serves. Nothing runs and nothing has been counted yet.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
+        let metrics = Arc::new(Metrics::new());
         Self {
             tasks: Tasks::default(),
             duty: Duty::serving(),
             readiness: Readiness::default(),
-            metrics: Arc::default(),
+            sheds: Arc::new(Sheds::new(Arc::clone(&metrics))),
+            metrics,
             audit: Arc::new(Audit::new(&clock)),
             clock,
         }

@@ -11,11 +11,11 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout_at;
 
 use crate::base::clock::{Clock, Now};
-use crate::domain::mint::{Failure, Urgency};
+use crate::domain::mint::Failure;
 use crate::egress::EgressError;
 use crate::egress::aws::Aws;
 use crate::egress::fault::{AwsError, CREDENTIALS_REFUSED, own_failure};
-use crate::limits::upstream::UpstreamBudget;
+use crate::limits::upstream::{Claim, UpstreamBudget};
 use crate::observe::metrics::Operation;
 
 /// From the wish to the answer, finding region and credentials included.
@@ -41,7 +41,7 @@ impl Eks {
         let late = |_| Failure::Unavailable("the node's region is not known yet".into());
         let client = timeout_at(deadline, self.client()).await.map_err(late)??;
         let call = self.describe(client, cluster);
-        self.budget.spend(Operation::DescribeCluster, Urgency::Foreground, deadline, call).await
+        self.budget.spend(Operation::DescribeCluster, Claim::of_node(deadline), call).await
     }
 
     async fn client(&self) -> Result<&Client, Failure> {

@@ -3,6 +3,7 @@
 //! Time is paused for the length of a jump only: in between sockets and timers work as ever, so a jump of hours costs nothing,
 //! and what follows from it is waited for.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::retry::RetryConfig;
@@ -12,11 +13,14 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
 use aws_smithy_async::time::{SharedTimeSource, TimeSource};
 use clap::Parser;
-use credlet::app::App;
+use credlet::app::{self, App};
 use credlet::base::clock::Clock;
 use credlet::config::Config;
 use credlet::config::flags::ServerFlags;
+use credlet::domain::mint::Mint;
 use credlet::egress::aws::Aws;
+use credlet::exchange::Exchanges;
+use credlet::front::FrontError;
 use credlet::observe::Context;
 use credlet::sim::cloud::{self, Cloud};
 use credlet::sim::pod::{NODE, PodSpec};
@@ -71,17 +75,36 @@ impl Laboratory {
 
     /// The same with a configuration that flags alone can't make here.
     pub(crate) fn with_config(clock: Clock, cloud: Cloud, flags: &[&str], change: impl FnOnce(&mut Config)) -> Self {
+        Self::build(clock, cloud, flags, |mut config, aws, context| {
+            change(&mut config);
+            App::start(config, aws, context)
+        })
+    }
+
+    /// The same whose credentials come from what `wrap` makes of the real exchanges.
+    pub(crate) fn with_mint<M: Mint>(clock: Clock, cloud: Cloud, flags: &[&str], wrap: impl FnOnce(Exchanges) -> M) -> Self {
+        Self::build(clock, cloud, flags, |config, aws, context| {
+            let access = app::access(&config, aws, &context);
+            let (aws, budget) = (Arc::clone(&access.aws), access.budget.clone());
+            let mint = wrap(Exchanges::new(config.exchange.clone(), aws, budget, context.clone()));
+            App::start_with(Arc::new(mint), config, access, context)
+        })
+    }
+
+    fn build<S>(clock: Clock, cloud: Cloud, flags: &[&str], start: S) -> Self
+    where
+        S: FnOnce(Config, Aws, Context) -> Result<App, FrontError>,
+    {
         let folder = tempfile::tempdir().unwrap();
         let run_dir = format!("--run-dir={}", folder.path().display());
         let endpoint = format!("--endpoint={}", cloud.eks_auth_url());
         let own = ["server", "--cluster-name=demo", "--bind-hosts=127.0.0.1", "--port=0", "--probe-port=0", "--metrics-port=0"];
         let line = [&own[..], &["--node-name", NODE, &run_dir, &endpoint], flags].concat();
-        let mut config = Config::of_server(&Line::try_parse_from(line).unwrap().flags, &|_| None).unwrap();
-        change(&mut config);
+        let config = Config::of_server(&Line::try_parse_from(line).unwrap().flags, &|_| None).unwrap();
         let context = Context::new(clock);
         let sdk = sdk_config(&config, &cloud, &context);
         let aws = Aws::with_config(config.https.clone(), &context.metrics, sdk);
-        let app = App::start(config, aws, context.clone()).unwrap();
+        let app = start(config, aws, context.clone()).unwrap();
         Self { cloud, app, context, folder }
     }
 

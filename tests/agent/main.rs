@@ -31,6 +31,8 @@ mod guides;
 #[cfg(test)]
 mod handover;
 #[cfg(test)]
+mod isolation;
+#[cfg(test)]
 mod key_sources;
 #[cfg(test)]
 mod laboratory;
@@ -38,6 +40,8 @@ mod laboratory;
 mod layers;
 #[cfg(test)]
 mod metrics;
+#[cfg(test)]
+mod pod_watch;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Names and labels of metrics are an interface: dashboards and alerts of operators name them.
 
 use credlet::domain::mint::Failure;
-use credlet::observe::metrics::{CallResult, EvictionCause, Finding, Handover, Limit};
+use credlet::observe::metrics::{CallResult, EvictionCause, Finding, Handover, Limit, Watch};
 
 use crate::laboratory::Laboratory;
 use crate::world::{World, pod};
@@ -34,12 +34,14 @@ async fn the_metrics_port_serves_them() {
 /// Families that have no sample before something rare happens.
 fn touch_rare_families(laboratory: &Laboratory) {
     let metrics = &laboratory.context.metrics;
+    metrics.panicked("test");
     metrics.cache.evicted(EvictionCause::Lapsed);
     metrics.cache.refreshed(CallResult::from(&Err::<(), _>(Failure::Throttled { retry_after: None })));
-    metrics.front.connection_refused(Limit::Connections);
     metrics.front.source_observed(Finding::Foreign);
-    metrics.front.shed(Limit::PodRate);
     metrics.handovers.ended(Handover::Given);
+    metrics.watch_synced(Watch::Pods, false);
+    let shed = |limit| laboratory.context.sheds.shed(limit, None, laboratory.context.clock.now());
+    [Limit::Connections, Limit::PodRate].into_iter().for_each(shed);
 }
 
 /// `name type label…` of each family, sorted.

@@ -41,7 +41,7 @@ class Agent(unittest.TestCase):
         expected = {
             "cluster-name": "Prod_1", "bind-hosts": "169.254.170.23", "port": "8080", "probe-port": "12703",
             "issuer": "https://one.example,https://two.example=https://keys.example/jwks?a=b", "audience": "pods.eks.amazonaws.com",
-            "token-verification": "local", "source-check": "enforce", "pod-rate": "1000000", "max-cache-size": "0",
+            "token-verification": "local", "source-check": "enforce", "source-binding": "enforce", "pod-rate": "1000000", "max-cache-size": "0",
             "max-service-qps": "20", "max-credential-retention-before-renewal": "3h", "endpoint": "https://eks-auth.example",
             "handover-dir": "/run/credlet-handover", "verbosity": "debug", "log-format": "text", "metrics-address": "127.0.0.1", "metrics-port": "12705",
         }  # fmt: skip
@@ -58,7 +58,8 @@ class Agent(unittest.TestCase):
         self.assertEqual(known - passed, {"node-name", "run-dir"})
 
     def test_switches_are_passed_where_they_are_on(self):
-        self.assertEqual(flags("annotations")["service-account-roles"], "true")
+        for switch in ("service-account-roles", "pod-watch"):
+            self.assertEqual(flags("annotations")[switch], "true")
         self.assertEqual(flags("no-link")["metrics-port"], "0")
         for component in ("hybrid", "hybrid-bottlerocket"):
             self.assertEqual(flags("hybrid", component)["rotate-credentials"], "true")

@@ -114,22 +114,29 @@ class Rights(unittest.TestCase):
                 if each["mountPath"].startswith("/var/run/secrets")
             ]
             with self.subTest(values.stem):
-                self.assertEqual(len(roles), 2 if values.stem == "annotations" else 0)
+                self.assertEqual(len(roles), 4 if values.stem == "annotations" else 0)
                 # Never for the container that makes the link.
                 expected = [("credlet", "api-server-token")] if values.stem in ("annotations", "outside-eks") else []
                 self.assertEqual(tokens, expected)
 
-    def test_annotations_need_one_right_for_one_account(self):
+    def test_each_value_needs_one_right_for_one_account(self):
         documents = chart.named("annotations")
-        role, binding = chart.of_kind(documents, "ClusterRole")[0], chart.of_kind(documents, "ClusterRoleBinding")[0]
-        self.assertEqual(role["rules"], [{"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["get"]}])
-        self.assertEqual(binding["roleRef"]["name"], role["metadata"]["name"])
+        roles, bindings = chart.of_kind(documents, "ClusterRole"), chart.of_kind(documents, "ClusterRoleBinding")
+        expected = {
+            "service-account-roles": {"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["get"]},
+            "pod-watch": {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+        }
         account = {"kind": "ServiceAccount", "name": "aws-agent", "namespace": "kube-system"}
-        self.assertEqual(binding["subjects"], [account])
+        for role, binding, (value, rule) in zip(roles, bindings, expected.items(), strict=True):
+            with self.subTest(value):
+                self.assertEqual(role["rules"], [rule])
+                self.assertTrue(role["metadata"]["name"].endswith(f"-{value}"))
+                self.assertEqual(binding["roleRef"]["name"], role["metadata"]["name"])
+                self.assertEqual(binding["subjects"], [account])
+                # The same right as that of the manifest for those who write their own.
+                shipped = chart.objects((chart.DAEMONSET / f"rbac/{value}.yaml").read_text())
+                self.assertEqual(role["rules"], chart.of_kind(shipped, "ClusterRole")[0]["rules"])
         self.assertEqual(chart.pod_spec(chart.daemonsets(documents)["cloud"])["serviceAccountName"], "aws-agent")
-        # The same right as that of the manifest for those who write their own.
-        shipped = chart.objects((chart.DAEMONSET / "rbac/service-account-roles.yaml").read_text())
-        self.assertEqual(role["rules"], chart.of_kind(shipped, "ClusterRole")[0]["rules"])
 
     def test_what_the_restricted_profile_finds_is_what_the_readme_says(self):
         text = (chart.CHART / "README.md").read_text()

@@ -49,6 +49,7 @@ impl Agent {
     pub(crate) async fn install(&self) -> anyhow::Result<()> {
         let mut values = self.least_values();
         values["serviceAccountRoles"] = json!(true);
+        values["podWatch"] = json!(true);
         values["policy"] = json!({ "existingConfigMap": { "name": POLICY_MAP } });
         values["agent"] = self.flags.clone();
         self.release.put(&values).await

@@ -29,7 +29,9 @@ pub(crate) async fn annotated(cluster: &Cluster, namespace: &str, annotations: &
 pub(crate) async fn rights(world: Arc<World>) -> anyhow::Result<()> {
     let agent = world.agent.pod().await?.object().await?;
     ensure!(agent["spec"]["serviceAccountName"] == "credlet", "{agent}");
-    ensure!(may(&world.cluster, "get", "serviceaccounts").await?, "the one thing that it needs");
+    for (verb, resource) in [("get", "serviceaccounts"), ("list", "pods"), ("watch", "pods")] {
+        ensure!(may(&world.cluster, verb, resource).await?, "what it needs: {verb} {resource}");
+    }
     let refused = [
         ("list", "serviceaccounts"),
         ("watch", "serviceaccounts"),
@@ -40,7 +42,7 @@ pub(crate) async fn rights(world: Arc<World>) -> anyhow::Result<()> {
         ("list", "secrets"),
         ("get", "configmaps"),
         ("get", "pods"),
-        ("list", "pods"),
+        ("delete", "pods"),
         ("create", "pods"),
         ("get", "nodes"),
         ("*", "*"),

@@ -38,6 +38,8 @@ mod outage;
 #[cfg(test)]
 mod pod;
 #[cfg(test)]
+mod pod_watch;
+#[cfg(test)]
 mod policy;
 #[cfg(test)]
 mod process;
@@ -67,7 +69,7 @@ use tokio::runtime::{Handle, Runtime};
 use crate::world::{Shared, World};
 
 /// No trial takes longer, whatever hangs.
-const TRIAL_LIMIT: Duration = Duration::from_secs(120);
+const TRIAL_LIMIT: Duration = Duration::from_secs(240);
 
 /// No trial takes longer of those that run only when they are asked for.
 const LONG_LIMIT: Duration = Duration::from_secs(600);
@@ -89,9 +91,11 @@ fn main() -> anyhow::Result<ExitCode> {
 fn trials(trials: &Trials) -> Vec<Trial> {
     vec![
         // The longest first.
+        trials.beside_others("pod_watch::a_stolen_token_is_refused_soon_after_its_pod_was_deleted", pod_watch::stolen_token),
         trials.beside_others("annotations::a_changed_role_counts_within_a_minute_and_so_does_its_removal", annotations::changes),
         trials.beside_others("policy::a_changed_policy_counts_and_a_faulty_one_does_not", policy::changes),
-        trials.beside_others("annotations::the_agent_may_read_a_service_account_and_nothing_else", annotations::rights),
+        trials
+            .beside_others("annotations::the_agent_may_read_a_service_account_watch_pods_and_nothing_else", annotations::rights),
         trials.beside_others("annotations::an_injected_pod_gets_the_role_of_its_service_account", annotations::own_role),
         trials.beside_others("annotations::a_target_role_is_reached_through_the_role", annotations::chain),
         trials
@@ -113,17 +117,19 @@ fn trials(trials: &Trials) -> Vec<Trial> {
         trials.beside_others("readiness::a_pod_whose_own_process_does_not_serve_is_not_ready", readiness::second_agent),
         trials.on_second_node("install::an_upgrade_changes_what_it_says_and_credentials_go_on", install::upgrade),
         trials.on_second_node("install::uninstall_leaves_the_link_and_cleanup_takes_it", install::uninstall),
-        trials.on_second_node("surge::an_upgrade_loses_no_request_and_no_credentials", |world| surge::upgrades(world, 2)),
+        trials.on_second_node("surge::an_upgrade_loses_no_request_and_no_credentials", |world| surge::upgrades(world, 2, 0)),
         trials.on_second_node("surge::a_version_that_does_not_become_ready_leaves_the_old_one_serving", surge::no_good),
         trials.on_second_node("surge::an_old_agent_that_stands_by_serves_when_the_new_one_dies", surge::old_one_stands_by),
         trials.on_second_node("surge::from_a_release_without_handover_the_new_one_waits", surge::first_with_handover),
-        trials.alone("crash::a_killed_agent_serves_within_50_ms_of_its_start", |world| crash::killed(world, 3)),
+        trials.alone("crash::a_killed_agent_takes_requests_within_50_ms_of_its_start", |world| crash::killed(world, 3)),
         trials.on_second_node("rights::every_container_has_no_more_than_it_needs", rights::as_installed),
         trials.on_second_node("incumbent::another_image_in_its_daemonset_serves", incumbent::image_swapped),
         trials.on_second_node("incumbent::beside_it_credlet_waits_and_takes_over", incumbent::side_by_side),
         trials.on_second_node("fresh_node::a_pod_waits_for_the_agent_and_its_first_call_succeeds", fresh_node::startup_taint),
-        trials.when_asked_for("surge::ten_upgrades_lose_no_request_and_no_credentials", |world| surge::upgrades(world, 10)),
-        trials.when_asked_for("crash::an_agent_killed_twenty_times_serves_within_50_ms", |world| crash::killed(world, 20)),
+        trials.when_asked_for("surge::ten_upgrades_lose_no_request_and_no_credentials", |world| surge::upgrades(world, 10, 0)),
+        trials.when_asked_for("surge::an_old_agent_that_stands_by_for_30_s_ends_then", |world| surge::upgrades(world, 1, 30)),
+        trials
+            .when_asked_for("crash::an_agent_killed_twenty_times_takes_requests_within_50_ms", |world| crash::killed(world, 20)),
         trials.when_asked_for("resources::of_the_agent_of_a_full_node", resources::full_node),
         trials.alone("outage::an_api_server_that_is_gone_takes_no_credentials_away", outage::api_server),
     ]

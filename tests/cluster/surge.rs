@@ -17,8 +17,8 @@ use crate::world::World;
 /// Pods that ask; each by a connection a question, and by one that it keeps.
 const PODS: usize = 3;
 
-/// For so long the old agent stands by, where that is what is tried.
-const STANDING_BY: u32 = 30;
+/// Seconds for which the old agent stands by where it must not be told to end: longer than a trial.
+const UNTIL_THE_END: u32 = 600;
 
 /// From the end of the new agent to the first answer of the old one.
 const BACK: Duration = Duration::from_millis(100);
@@ -74,13 +74,13 @@ impl Load {
     }
 }
 
-/// Upgrades it so often, and goes back once.
-pub(crate) async fn upgrades(world: Arc<World>, times: usize) -> anyhow::Result<()> {
+/// Upgrades it so often, and goes back once; each time the old one stands by for so long.
+pub(crate) async fn upgrades(world: Arc<World>, times: usize, standing_by: u32) -> anyhow::Result<()> {
     let agent = &world.other_agent;
-    agent.release.put(&version(agent, "0")).await?;
-    let load = Load::start(&world, &format!("upgrades-{times}")).await?;
+    agent.release.put(&version(agent, "0", standing_by)).await?;
+    let load = Load::start(&world, &format!("upgrades-{times}-{standing_by}")).await?;
     for number in 1..=times {
-        agent.release.put(&version(agent, &number.to_string())).await?;
+        agent.release.put(&version(agent, &number.to_string(), standing_by)).await?;
     }
     agent.release.roll_back().await?;
     let annotations = agent.pod().await?.object().await?["metadata"]["annotations"].take();
@@ -89,8 +89,9 @@ pub(crate) async fn upgrades(world: Arc<World>, times: usize) -> anyhow::Result<
 }
 
 /// The same agent under another template.
-fn version(agent: &Agent, version: &str) -> Value {
+fn version(agent: &Agent, version: &str, standing_by: u32) -> Value {
     let mut values = agent.least_values();
+    values["minReadySeconds"] = json!(standing_by);
     values["podAnnotations"] = json!({ "example.com/version": version });
     values
 }
@@ -116,21 +117,19 @@ pub(crate) async fn no_good(world: Arc<World>) -> anyhow::Result<()> {
 /// The new agent dies in the time in which the old one stands by.
 pub(crate) async fn old_one_stands_by(world: Arc<World>) -> anyhow::Result<()> {
     let agent = &world.other_agent;
-    agent.release.put(&version(agent, "old")).await?;
+    agent.release.put(&version(agent, "old", 0)).await?;
     let old = agent.pod().await?;
     let load = Load::start(&world, "standing-by").await?;
-    let mut values = version(agent, "new");
-    values["minReadySeconds"] = json!(STANDING_BY);
-    let installed = agent.release.try_put(&values, &[]).await?;
+    let installed = agent.release.try_put(&version(agent, "new", UNTIL_THE_END), &[]).await?;
     ensure!(installed.status.success(), "{installed:?}");
     let new = agent.release.next_pod(&old).await?;
     new.become_ready().await?;
     ensure!(!serves(&old).await? && old.is_ready().await?, "the old one does not stand by");
     let killed = Clock::System.now().mono;
     let (_, again) = Process::of(&new, "credlet").await?.replace().await?;
-    // The kubelet starts the new one again, which takes over once more, and stays.
-    agent.release.become_ready().await?;
-    ensure!(agent.pod().await?.name == new.name, "another pod");
+    // The kubelet starts the new one again, which takes over once more.
+    world.cluster.wait_until("the new one", async || Ok(serves(&new).await.unwrap_or(false))).await?;
+    ensure!(!serves(&old).await? && old.is_ready().await?, "the old one does not stand by any more");
     let (asked, calls) = load.stop(agent)?;
     // A connection that the new one had accepted dies with it.
     ensure!(asked.failed <= 2 * PODS && calls == 0, "{calls} calls to AWS; {asked:?}");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use procfs::process::Process;
 use serde_json::Value;
 use tokio::process::Child;
 
@@ -169,6 +170,11 @@ impl Agent {
     /// Its process.
     pub(crate) fn pid(&self) -> anyhow::Result<Pid> {
         Ok(Pid::from_raw(self.process.id().context("it has ended")?.try_into()?))
+    }
+
+    /// Its resident memory, in KiB.
+    pub(crate) fn resident(&self) -> anyhow::Result<u64> {
+        Process::new(self.pid()?.as_raw())?.status()?.vmrss.context("no resident memory")
     }
 
     /// Sends SIGTERM, as the kubelet does.

@@ -1,5 +1,5 @@
-//! The one thing that an agent asks of a Kubernetes API server beside keys: the metadata of service accounts, under TLS. The real
-//! server's part is tested on a real cluster; this one can be away, and counts.
+//! What an agent asks of a Kubernetes API server beside keys, under TLS: the metadata of service accounts, and of its node's pods.
+//! The real server's part is tested on a real cluster; this one can be away, and counts.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use credlet::token;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
+use crate::harness::pods::{Body, Pods};
 use crate::harness::relay::{Authority, Relay};
 
 /// The agent's own token.
@@ -52,6 +53,7 @@ pub(crate) enum Health {
 struct State {
     /// The metadata of each account, by its path.
     accounts: Mutex<BTreeMap<String, Value>>,
+    pods: Pods,
     requests: Mutex<Vec<String>>,
     health: Mutex<Health>,
     at_once: AtomicUsize,
@@ -89,6 +91,11 @@ impl ApiServer {
         self.state.accounts.lock().remove(&path(namespace, name));
     }
 
+    /// The pods that it knows.
+    pub(crate) fn pods(&self) -> &Pods {
+        &self.state.pods
+    }
+
     /// From now on.
     pub(crate) fn set_health(&self, health: Health) {
         *self.state.health.lock() = health;
@@ -118,7 +125,7 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
 }
 
 impl State {
-    async fn take(&self, request: &Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
+    async fn take(&self, request: &Request<Incoming>) -> io::Result<Response<Body>> {
         let at_once = self.at_once.fetch_add(1, Ordering::Relaxed) + 1;
         self.most_at_once.fetch_max(at_once, Ordering::Relaxed);
         let health = *self.health.lock();
@@ -133,10 +140,13 @@ impl State {
         answer
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
+    fn answer(&self, request: &Request<Incoming>) -> io::Result<Response<Body>> {
         let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let asked = [request.method().as_str(), request.uri().path(), header("accept"), header("authorization")].join(" ");
         self.requests.lock().push(asked);
+        if request.uri().path() == "/api/v1/pods" {
+            return self.pods.answer(request.uri().query().unwrap_or_default());
+        }
         let (status, body) = match self.accounts.lock().get(request.uri().path()) {
             Some(metadata) => {
                 let kind = json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata });
@@ -145,7 +155,7 @@ impl State {
             None => (404, json!({ "kind": "Status", "status": "Failure", "reason": "NotFound", "message": "none", "code": 404 })),
         };
         let response = Response::builder().status(status).header("content-type", "application/json");
-        response.body(Full::from(body.to_string())).map_err(io::Error::other)
+        response.body(Full::<Bytes>::from(body.to_string()).boxed_unsync()).map_err(io::Error::other)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The real binary as a child process: how it is started, asked, and read, for every test binary that runs it.
 
+pub(crate) mod abuse;
 pub(crate) mod agent;
 pub(crate) mod api_server;
 pub(crate) mod asker;
@@ -8,6 +9,7 @@ pub(crate) mod config_map;
 pub(crate) mod http;
 pub(crate) mod laptop;
 pub(crate) mod network;
+pub(crate) mod pods;
 pub(crate) mod ports;
 pub(crate) mod relay;
 pub(crate) mod setup;

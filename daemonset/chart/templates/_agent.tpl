@@ -76,6 +76,8 @@ capabilities:
   "AUDIENCE" (join "," $agent.audiences)
   "TOKEN_VERIFICATION" $agent.tokenVerification
   "SOURCE_CHECK" $agent.sourceCheck
+  "SOURCE_BINDING" $agent.sourceBinding
+  "POD_WATCH" (ternary "true" "" $values.podWatch)
   "POD_RATE" $agent.podRate
   "MAX_CACHE_SIZE" $agent.maxCacheSize
   "MAX_SERVICE_QPS" $agent.maxServiceQps

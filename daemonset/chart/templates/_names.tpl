@@ -43,8 +43,9 @@ labels:
 {{- end }}
 
 {{/* Cluster-wide objects bear the namespace in their name: two releases must not share them. */}}
+{{/* Arguments: root, the value that it is for. */}}
 {{- define "credlet.clusterRole" -}}
-{{ printf "%s-%s-service-account-roles" .Release.Namespace (include "credlet.name" .) }}
+{{ printf "%s-%s-%s" .root.Release.Namespace (include "credlet.name" .root) .for }}
 {{- end }}
 
 {{- define "credlet.serviceAccount" -}}

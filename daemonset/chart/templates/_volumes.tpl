@@ -89,7 +89,7 @@
 
 {{/* Not empty where the agent asks the API server. */}}
 {{- define "credlet.needsToken" -}}
-{{- if or .Values.serviceAccountRoles .Values.apiServerKeys }}yes{{ end }}
+{{- if or .Values.serviceAccountRoles .Values.podWatch .Values.apiServerKeys }}yes{{ end }}
 {{- end }}
 
 {{/* The ConfigMap with the policy, or nothing. */}}

@@ -50,8 +50,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::base::clock::Clock;
-    use crate::domain::mint::Urgency;
-    use crate::limits::upstream::Config;
+    use crate::limits::upstream::{Claim, Config};
     use crate::observe::Context;
 
     fn budget(per_second: f64) -> UpstreamBudget {
@@ -67,7 +66,7 @@ mod tests {
         assert_eq!(new.closed_for(), Some(Duration::from_secs(25)));
         assert!((new.rate() - 10.0).abs() < 0.01, "half of its own");
         let begun = Clock::System.now().mono;
-        new.permit(Urgency::Foreground, begun + Duration::from_secs(60)).await.unwrap();
+        new.permit(Claim::of_node(begun + Duration::from_secs(60))).await.unwrap();
         assert!(Clock::System.now().mono - begun >= Duration::from_secs(25));
     }
 

@@ -162,6 +162,7 @@ mod tests {
 
     fn directory() -> (tempfile::TempDir, Directory) {
         let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o700)).unwrap();
         let directory = Directory::open(folder.path()).unwrap();
         (folder, directory)
     }

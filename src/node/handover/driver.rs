@@ -1,6 +1,6 @@
 //! Does what the [`Machine`] says, and tells it what happens.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,25 +10,26 @@ use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 use zeroize::Zeroizing;
 
 use crate::base::bucket::Bucket;
 use crate::node::handover::directory::{Directory, Seat, is_own};
-use crate::node::handover::link::{Letter, ReadError, Reader, Writer, halves};
+use crate::node::handover::link::{Letter, ReadError};
+use crate::node::handover::links::{Links, Post};
 use crate::node::handover::machine::{Action, Event, Link, Machine, PAUSE, Role, Word};
 use crate::node::handover::wire::{Body, FORMAT, Greeting, Message, Part};
-use crate::node::handover::{Estate, Handover, Peer, Shared};
+use crate::node::handover::{Estate, Handover, Shared};
 use crate::node::inheritance::Inheritance;
 use crate::observe::Context;
 use crate::observe::metrics;
 
-/// Letters read and not looked at yet; a peer that sends more waits.
-const UNREAD: usize = 64;
 /// Bytes of state that one link may bring before its end: 2,000 entries of 16 KiB and the keys.
 const MOST_STATE: usize = 64 << 20;
 /// Log lines about strangers a second: one a minute.
 const STRANGERS_PER_SECOND: f64 = 1.0 / 60.0;
+
+/// How long a timer sleeps that wakes for nothing.
+const NOTHING_DUE: Duration = Duration::from_secs(24 * 3600);
 
 /// A running handover.
 pub(super) struct Driver {
@@ -42,30 +43,14 @@ pub(super) struct Driver {
     /// What came with `Go`, until the machine says what becomes of it.
     offered: Option<(Seat, Body)>,
     listener: Option<UnixListener>,
-    links: BTreeMap<Link, Open>,
-    next_link: Link,
+    links: Links,
     /// By whose landings this agent's own loads are spared.
     expected_of: Option<Link>,
     pause_until: Option<Instant>,
     /// Whether anything that a predecessor knew could not be read.
     cold: bool,
     strangers: Bucket,
-    post: mpsc::Sender<(Link, Result<Letter, ReadError>)>,
-    inbox: mpsc::Receiver<(Link, Result<Letter, ReadError>)>,
-}
-
-/// A link that is open.
-struct Open {
-    writer: Writer,
-    peer: Peer,
-    /// Whether its state is of this version's format; `None` before its greeting.
-    is_known: Option<bool>,
-    /// Whether it came with sockets.
-    has_sockets: bool,
-    mirrors: bool,
-    state_bytes: usize,
-    late_at: Option<Instant>,
-    _reader: AbortOnDropHandle<()>,
+    inbox: mpsc::Receiver<Post>,
 }
 
 /// What woke the driver.
@@ -82,7 +67,7 @@ enum Wake {
 impl Driver {
     pub(super) fn new(handover: Handover, inheritance: Inheritance, estate: Box<dyn Estate>, context: Context) -> Self {
         let Handover { directory, seat, shared } = handover;
-        let (post, inbox) = mpsc::channel(UNREAD);
+        let (links, inbox) = Links::new();
         let strangers = Bucket::new(STRANGERS_PER_SECOND, 1.0, context.clock.now().mono);
         Self {
             machine: Machine::default(),
@@ -94,13 +79,11 @@ impl Driver {
             seat,
             offered: None,
             listener: None,
-            links: BTreeMap::new(),
-            next_link: 0,
+            links,
             expected_of: None,
             pause_until: None,
             cold: false,
             strangers,
-            post,
             inbox,
         }
     }
@@ -118,7 +101,7 @@ impl Driver {
                     }
                 }
                 Wake::Stream(stream) => self.accept(stream).await,
-                Wake::Landing(part) => self.mirror(&part, None),
+                Wake::Landing(part) => self.links.mirror(&part, None),
                 Wake::Ready => {
                     ready = true;
                     self.happens(Event::Ready).await;
@@ -150,18 +133,16 @@ impl Driver {
     /// Tells the others what there is to tell, and closes all links.
     async fn leave(mut self) {
         self.mirror_landings();
-        for (_, open) in self.links {
-            open.writer.finish().await;
-        }
+        self.links.finish().await;
         self.shared.left.cancel();
     }
 
     /// The first limit that passes, and what that means.
     fn next_timer(&self) -> (Event, Instant) {
         let pause = self.pause_until.map(|at| (Event::Paused, at));
-        let late = self.links.iter().filter_map(|(link, open)| Some((Event::Late(*link), open.late_at?)));
-        let first = late.chain(pause).min_by_key(|(_, at)| *at);
-        first.unwrap_or_else(|| (Event::Paused, self.context.clock.now().mono + Duration::from_secs(86_400)))
+        let late = self.links.first_late().map(|(link, at)| (Event::Late(link), at));
+        let first = late.into_iter().chain(pause).min_by_key(|(_, at)| *at);
+        first.unwrap_or_else(|| (Event::Paused, self.context.clock.now().mono + NOTHING_DUE))
     }
 
     /// Has the machine look at `event`, and at all that follows from it at once.
@@ -171,13 +152,12 @@ impl Driver {
             if event == Event::Paused && self.pause_until.take().is_none() {
                 continue;
             }
-            let before = self.machine.role();
             for action in self.machine.step(event) {
                 tracing::trace!(?event, ?action, "handover");
                 events.extend(self.act(action).await);
             }
             self.offered = None;
-            self.tell_status(before);
+            self.tell_status();
         }
     }
 
@@ -193,11 +173,12 @@ impl Driver {
             Action::Publish => self.publish(),
             Action::Unpublish => self.listener = None,
             Action::Serve => self.context.duty.set(true),
-            Action::Rest => self.context.duty.relieve(),
+            Action::Rest if self.machine.has_served() => self.context.duty.relieve(),
+            Action::Rest => self.context.duty.set(false),
             Action::Say(link, word) => self.say(link, word),
             Action::Tell(link) => self.tell(link),
-            Action::Await(link, limit) => self.limit(link, Some(self.context.clock.now().mono + limit)),
-            Action::Relax(link) => self.limit(link, None),
+            Action::Await(link, limit) => self.links.limit(link, Some(self.context.clock.now().mono + limit)),
+            Action::Relax(link) => self.links.limit(link, None),
             Action::Close(link) => self.close(link),
             Action::Count(result) => self.count(result),
             Action::End => self.shared.ended.cancel(),
@@ -229,7 +210,7 @@ impl Driver {
 
     async fn connect(&mut self) -> Event {
         match self.directory.connect().await {
-            Ok(stream) if is_own(&stream) => Event::Connected(self.open(stream)),
+            Ok(stream) if is_own(&stream) => Event::Connected(self.links.open(stream)),
             Ok(_) => {
                 self.refuse_stranger();
                 Event::Refused
@@ -244,7 +225,7 @@ impl Driver {
     async fn accept(&mut self, stream: io::Result<UnixStream>) {
         match stream {
             Ok(stream) if is_own(&stream) => {
-                let link = self.open(stream);
+                let link = self.links.open(stream);
                 self.happens(Event::Accepted(link)).await;
             }
             Ok(_) => self.refuse_stranger(),
@@ -261,27 +242,6 @@ impl Driver {
         }
     }
 
-    fn open(&mut self, stream: UnixStream) -> Link {
-        let link = self.next_link;
-        self.next_link = self.next_link.wrapping_add(1);
-        let pid = stream.peer_cred().ok().and_then(|peer| peer.pid()).filter(|pid| *pid != 0);
-        let (reader, writer) = halves(stream);
-        let reader = AbortOnDropHandle::new(tokio::spawn(read(link, reader, self.post.clone())));
-        let peer = Peer { version: None, pid };
-        let open = Open {
-            writer,
-            peer,
-            is_known: None,
-            has_sockets: false,
-            mirrors: false,
-            state_bytes: 0,
-            late_at: None,
-            _reader: reader,
-        };
-        self.links.insert(link, open);
-        link
-    }
-
     fn publish(&mut self) {
         if self.listener.is_none() {
             let listener = self.directory.publish();
@@ -294,7 +254,7 @@ impl Driver {
         let (message, descriptors) = match word {
             Word::Hello => (Message::Hello(Greeting::own()), self.sockets()),
             Word::Welcome => {
-                let has_sockets = self.links.get(&link).is_some_and(|open| open.has_sockets);
+                let has_sockets = self.links.get(link).is_some_and(|open| open.has_sockets);
                 let sockets = if has_sockets { Vec::new() } else { self.sockets() };
                 (Message::Welcome(Greeting::own()), sockets)
             }
@@ -304,16 +264,16 @@ impl Driver {
             Word::Serving => (Message::Serving, Vec::new()),
             Word::Done => (Message::Done, Vec::new()),
         };
-        self.send(link, message, descriptors);
+        self.links.send(link, message, descriptors);
     }
 
     /// What has landed is told first, so that the successor knows it or waits for it.
     fn say_go(&mut self, link: Link) {
-        let is_known = self.links.get(&link).is_some_and(|open| open.is_known == Some(true));
+        let is_known = self.links.get(link).is_some_and(|open| open.is_known == Some(true));
         let loads = if is_known { self.estate.in_flight() } else { Zeroizing::default() };
         self.mirror_landings();
         match self.seat.as_ref().map(Seat::copy).transpose() {
-            Ok(seat) => self.send(link, Message::Go(loads), seat.into_iter().collect()),
+            Ok(seat) => self.links.send(link, Message::Go(loads), seat.into_iter().collect()),
             Err(error) => tracing::warn!(%error, "the seat can't be passed on"),
         }
     }
@@ -325,44 +285,25 @@ impl Driver {
         })
     }
 
-    fn send(&self, link: Link, message: Message, descriptors: Vec<OwnedFd>) {
-        if let Some(open) = self.links.get(&link) {
-            open.writer.post(message, descriptors);
-        }
-    }
-
     fn tell(&mut self, link: Link) {
-        let Some(open) = self.links.get_mut(&link) else { return };
+        let Some(open) = self.links.get_mut(link) else { return };
         open.mirrors = open.is_known == Some(true);
         if open.mirrors {
             for part in self.estate.tell() {
-                self.send(link, Message::Part(part), Vec::new());
+                self.links.send(link, Message::Part(part), Vec::new());
             }
         }
-        self.send(link, Message::End, Vec::new());
+        self.links.send(link, Message::End, Vec::new());
     }
 
     fn mirror_landings(&mut self) {
         while let Poll::Ready(part) = self.estate.poll_landing(&mut task::Context::from_waker(Waker::noop())) {
-            self.mirror(&part, None);
-        }
-    }
-
-    /// Tells it to all who are told, but to the one it came from.
-    fn mirror(&self, part: &Part, from: Option<Link>) {
-        for (link, _) in self.links.iter().filter(|(link, open)| open.mirrors && Some(**link) != from) {
-            self.send(*link, Message::Part(part.clone()), Vec::new());
-        }
-    }
-
-    fn limit(&mut self, link: Link, at: Option<Instant>) {
-        if let Some(open) = self.links.get_mut(&link) {
-            open.late_at = at;
+            self.links.mirror(&part, None);
         }
     }
 
     fn close(&mut self, link: Link) {
-        self.links.remove(&link);
+        self.links.close(link);
         if self.expected_of == Some(link) {
             self.expected_of = None;
             self.estate.expect(None);
@@ -379,7 +320,7 @@ impl Driver {
 
     /// What the machine has to know of a letter; what it need not is dealt with here.
     fn read(&mut self, link: Link, letter: Result<Letter, ReadError>) -> Option<Event> {
-        self.links.get(&link)?;
+        self.links.get(link)?;
         match letter {
             Ok(Letter { message, descriptors }) => self.understand(link, message, descriptors),
             Err(error) => {
@@ -404,7 +345,7 @@ impl Driver {
     }
 
     fn meet(&mut self, link: Link, greeting: Greeting, sockets: Vec<OwnedFd>) {
-        let Some(open) = self.links.get_mut(&link) else { return };
+        let Some(open) = self.links.get_mut(link) else { return };
         let is_known = greeting.format == FORMAT;
         open.is_known = Some(is_known);
         open.has_sockets = !sockets.is_empty();
@@ -420,7 +361,7 @@ impl Driver {
     }
 
     fn learn(&mut self, link: Link, part: Part) -> Option<Event> {
-        let open = self.links.get_mut(&link)?;
+        let open = self.links.get_mut(link)?;
         if open.is_known != Some(true) {
             return None;
         }
@@ -430,7 +371,7 @@ impl Driver {
             tracing::warn!("the other agent tells more than any can know");
             return Some(Event::Broken(link));
         }
-        self.mirror(&part, Some(link));
+        self.links.mirror(&part, Some(link));
         let kind = part.kind;
         if let Err(error) = self.estate.learn(part) {
             self.cold = true;
@@ -439,16 +380,11 @@ impl Driver {
         None
     }
 
-    fn tell_status(&self, before: Role) {
+    fn tell_status(&self) {
+        let peer = |link: &Link| self.links.get(*link).map(|open| open.peer.clone());
         let role = self.machine.role();
-        let peer = |link: &Link| self.links.get(link).map(|open| open.peer.clone());
-        let mut standing = self.shared.status.lock();
-        if before != role {
-            standing.role = role.into();
-            standing.since = self.context.clock.now().mono;
-        }
-        standing.serving = role.server().as_ref().and_then(peer);
-        standing.standing_by = self.machine.peers().iter().filter_map(peer).collect();
+        let (serving, standing_by) = (role.server().as_ref().and_then(peer), self.machine.peers().iter().filter_map(peer));
+        self.shared.stands(role, self.context.clock.now().mono, serving, standing_by.collect());
     }
 }
 
@@ -457,16 +393,5 @@ async fn accepted(listener: Option<&UnixListener>) -> io::Result<UnixStream> {
     match listener {
         Some(listener) => listener.accept().await.map(|(stream, _)| stream),
         None => std::future::pending().await,
-    }
-}
-
-/// Posts what `reader` reads until it can read no more.
-async fn read(link: Link, mut reader: Reader, post: mpsc::Sender<(Link, Result<Letter, ReadError>)>) {
-    loop {
-        let letter = reader.next().await;
-        let is_last = letter.is_err();
-        if post.send((link, letter)).await.is_err() || is_last {
-            return;
-        }
     }
 }

@@ -73,10 +73,9 @@ pub fn give(path: &Path, owner: u32) -> Result<Given, FolderError> {
     }
     // In this order: the mode of another's folder takes one more capability.
     folder.set_permissions(Permissions::from_mode(PRIVATE))?;
-    fchown(&folder, Some(owner), None).map_err(|error| match error.kind() {
-        ErrorKind::PermissionDenied => FolderError::NoRight,
-        _ => error.into(),
-    })?;
+    let refused =
+        |error: io::Error| if error.kind() == ErrorKind::PermissionDenied { FolderError::NoRight } else { error.into() };
+    fchown(&folder, Some(owner), None).map_err(refused)?;
     Ok(Given::Now)
 }
 

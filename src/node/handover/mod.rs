@@ -7,6 +7,7 @@ pub mod directory;
 mod driver;
 pub mod folder;
 pub mod link;
+mod links;
 pub mod machine;
 #[cfg(test)]
 mod search;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::parcel::Unreadable;
 use crate::node::handover::directory::{Directory, Seat};
 use crate::node::handover::driver::Driver;
+use crate::node::handover::machine::Role;
 use crate::node::handover::wire::{Body, Part};
 use crate::node::inheritance::Inheritance;
 use crate::observe::Context;
@@ -145,6 +147,13 @@ impl Shared {
     pub async fn leave(&self) {
         self.leaving.cancel();
         self.left.cancelled().await;
+    }
+
+    fn stands(&self, role: Role, now: Instant, serving: Option<Peer>, standing_by: Vec<Peer>) {
+        let mut standing = self.status.lock();
+        let role = role.into();
+        let since = if standing.role == role { standing.since } else { now };
+        *standing = Standing { role, since, serving, standing_by };
     }
 
     /// Where this agent stands.

@@ -475,7 +475,8 @@ impl World {
 
     /// Somebody serves, as far as one can that does not hang, or has the seat kept from it by one that does.
     fn is_served(&self) -> bool {
-        let kept = |agent: &Agent| agent.life == Life::Hung && agent.seat.is_some() && agent.seat == self.lock;
+        let holds = |agent: &Agent| agent.seat.is_some() && agent.seat == self.lock;
+        let kept = |agent: &Agent| agent.life == Life::Hung && holds(agent) && !self.willing().any(holds);
         let sent = |packet: &Packet| matches!(packet, Packet::Seat(seat) if Some(*seat) == self.lock);
         // Who sent it can free it, as long as it lives.
         let orphaned = |near: &End, far: &End| !self.is_alive(far.at) && near.inbox.iter().any(sent);

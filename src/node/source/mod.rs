@@ -30,15 +30,18 @@
 //! the hundred holds up every question about them. A peer of which nothing is known then is closed by [`Mode::Enforce`], which was
 //! switched on for the sake of those that nobody vouches for; a pod asks again.
 
+pub mod binding;
 mod kernel;
 mod memory;
 mod origins;
+mod pins;
 mod route;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr};
 
 use crate::base::bucket::Bucket;
@@ -48,10 +51,7 @@ use crate::node::source::origins::{Answer, Judgement, Origins};
 use crate::observe::Context;
 use crate::observe::metrics::Finding;
 
-/// Log lines of one kind a second: one a minute.
-const LINES_PER_SECOND: f64 = 1.0 / 60.0;
-
-/// What is done about connections from elsewhere.
+/// What is done about connections from elsewhere (`--source-check`), and about tokens (`--source-binding`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
 pub enum Mode {
@@ -59,7 +59,7 @@ pub enum Mode {
     Off,
     /// They are served, and meanwhile counted and logged.
     Observe,
-    /// They are closed without an answer.
+    /// Connections are closed without an answer, tokens are refused.
     Enforce,
 }
 
@@ -84,9 +84,37 @@ struct Peer {
 /// Where a peer is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Origin {
-    Own,
+    Own(Place),
     /// Beyond the link of this name.
     Foreign(Arc<str>),
+}
+
+/// Where on this node a peer is, as far as links tell pods apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Place {
+    /// On the node itself: a process of its own, a pod with hostNetwork.
+    Node,
+    /// Behind a link that leads to one pod alone.
+    Pod(LinkName),
+    /// Behind a link that leads to many pods.
+    Shared,
+}
+
+/// The name of a link. Networks that name it after its pod keep it when the pod's sandbox is made anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Box<str>", into = "Box<str>")]
+struct LinkName(Arc<str>);
+
+impl From<Box<str>> for LinkName {
+    fn from(name: Box<str>) -> Self {
+        Self(name.into())
+    }
+}
+
+impl From<LinkName> for Box<str> {
+    fn from(LinkName(name): LinkName) -> Self {
+        (&*name).into()
+    }
 }
 
 impl SourceCheck {
@@ -97,7 +125,7 @@ impl SourceCheck {
     }
 
     fn with(mode: Mode, kernel: Kernel, context: &Context) -> Self {
-        let lines = Bucket::new(LINES_PER_SECOND, 1.0, context.clock.now().mono);
+        let lines = Bucket::once_a_minute(context.clock.now().mono);
         Self {
             mode,
             origins: Arc::new(Origins::new(kernel, context)),
@@ -143,11 +171,7 @@ impl SourceCheck {
             Judgement::Made(answer) => answer,
             Judgement::Coming(look_up) => self.origins.wait(peer, look_up).await,
         };
-        match self.finding(peer.address, answer) {
-            None => Ok(()),
-            Some(Finding::Foreign) => Err(Reason::SourceForeign),
-            Some(Finding::Unknown) => Err(Reason::SourceUnknown),
-        }
+        self.finding(peer.address, answer).map_or(Ok(()), |finding| Err(finding.into()))
     }
 
     fn count(&self, peer: IpAddr, answer: Answer) {
@@ -160,7 +184,7 @@ impl SourceCheck {
     fn finding(&self, peer: IpAddr, answer: Answer) -> Option<Finding> {
         let (now, closed) = (self.context.clock.now().mono, self.mode == Mode::Enforce);
         match answer {
-            Ok(Origin::Own) => None,
+            Ok(Origin::Own(_)) => None,
             Ok(Origin::Foreign(link)) => {
                 if self.foreign_lines.lock().take(now) {
                     tracing::warn!(%peer, %link, closed, "a connection from outside this node; --source-check enforce closes it");
@@ -174,6 +198,12 @@ impl SourceCheck {
                 Some(Finding::Unknown)
             }
         }
+    }
+}
+
+impl From<IpAddr> for Peer {
+    fn from(address: IpAddr) -> Self {
+        Self { address: address.to_canonical(), link: 0 }
     }
 }
 
@@ -220,11 +250,16 @@ mod tests {
     }
 
     impl Script {
+        /// Has everybody for a process of the node.
+        pub(super) fn own() -> Self {
+            Self { says: watch::channel(Says::Own).1, asked: Arc::default() }
+        }
+
         pub(super) async fn origin(&self) -> Result<Origin, LookupError> {
             self.asked.fetch_add(1, Ordering::Relaxed);
             let says = *self.says.clone().wait_for(|says| *says != Says::Nothing).await.unwrap();
             match says {
-                Says::Own => Ok(Origin::Own),
+                Says::Own => Ok(Origin::Own(Place::Node)),
                 Says::Foreign => Ok(Origin::Foreign("eth0".into())),
                 Says::Nothing | Says::Fails => Err(LookupError::Lacks("a route")),
             }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::node::source::Origin;
+use crate::node::source::{LinkName, Origin, Place};
 
 /// Where what is for a peer is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,8 +67,8 @@ impl Route {
     /// Where a peer is to whom this is the route.
     pub(super) fn origin(&self) -> Origin {
         match self {
-            Self::Local => Origin::Own,
-            Self::Over(way) if way.leads_to_own_pods() => Origin::Own,
+            Self::Local => Origin::Own(Place::Node),
+            Self::Over(way) if way.leads_to_own_pods() => Origin::Own(way.link.place()),
             Self::Over(way) => Origin::Foreign(Arc::clone(&way.link.name)),
         }
     }
@@ -94,6 +94,16 @@ impl Way {
             Some(Gateway::Other) | None => None,
         };
         gateway.into_iter().chain(self.source)
+    }
+}
+
+impl Link {
+    /// What of this node's own it leads to, if it does.
+    fn place(&self) -> Place {
+        match self.kind {
+            Kind::Pair => Place::Pod(LinkName(Arc::clone(&self.name))),
+            Kind::Loop | Kind::Bridge { .. } | Kind::Other => Place::Shared,
+        }
     }
 }
 
@@ -148,9 +158,13 @@ mod tests {
         Route::Over(way(line, kind)).origin()
     }
 
+    fn link(line: &str) -> Arc<str> {
+        line.split("dev ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().into()
+    }
+
     #[test]
     fn the_node_itself_is_its_own() {
-        assert_eq!(Route::Local.origin(), Origin::Own);
+        assert_eq!(Route::Local.origin(), Origin::Own(Place::Node));
     }
 
     #[test]
@@ -170,7 +184,8 @@ mod tests {
             ("kube-router", "10.244.1.0/24 dev kube-bridge src 10.244.1.1", BRIDGE),
             ("bridge, link-local", "fe80::/64 dev cni0", BRIDGE),
         ] {
-            assert_eq!(origin(line, kind), Origin::Own, "{network}");
+            let own = if kind == Kind::Pair { Place::Pod(LinkName(link(line))) } else { Place::Shared };
+            assert_eq!(origin(line, kind), Origin::Own(own), "{network}");
         }
     }
 
@@ -200,8 +215,7 @@ mod tests {
             ("the same, IPv6", "fd00:2::/64 dev cilium_host src fd00:1::5", Kind::Loop),
             ("a link-local neighbour behind a pair", "fe80::/64 dev veth9", Kind::Pair),
         ] {
-            let link: Arc<str> = line.split("dev ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().into();
-            assert_eq!(origin(line, kind), Origin::Foreign(link), "{who}");
+            assert_eq!(origin(line, kind), Origin::Foreign(link(line)), "{who}");
         }
     }
 
@@ -214,7 +228,7 @@ mod tests {
         ] {
             let mut way = way(line, kind);
             way.link.bears_default = true;
-            assert_ne!(Route::Over(way).origin(), Origin::Own, "{line}");
+            assert!(matches!(Route::Over(way).origin(), Origin::Foreign(_)), "{line}");
         }
     }
 
