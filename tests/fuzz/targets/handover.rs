@@ -76,7 +76,7 @@ fn frame(bytes: &[u8]) {
 fn state(kind: u8, told: Vec<u8>) -> bool {
     let parcel = Parcel::from_bytes(told.into());
     run(async |context| {
-        let broker = broker(&context, Aws::Refuses(Failure::Unavailable("503".into())));
+        let broker = broker(&context, Aws::Refuses(Failure::Throttled { retry_after: Some(HOUR) }));
         let (taken, expectation) = match kind {
             b'e' => (broker.cache.import(&parcel).is_ok(), None),
             b'l' => broker.cache.expect(&parcel).map_or((false, None), |expectation| (true, Some(expectation))),
