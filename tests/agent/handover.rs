@@ -2,7 +2,7 @@
 //! protocol from here.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -229,6 +229,23 @@ fn signal(agent: &Agent, signal: Signal) {
 /// How many handovers came to `result`, by its log: the metrics port is another's when it stands by.
 fn results(agent: &Agent, result: &str) -> usize {
     agent.log().matches(&format!("\"result\":\"{result}\"")).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_successor_knows_where_each_pod_is() {
+    let mut node = Node::new().await;
+    node.setup = node.setup.flag("source-binding", "enforce");
+    let _first = node.start("first").await;
+    let (token, address) = (node.token("app"), node.setup.addresses().credentials);
+    let ask = async |number| {
+        let headers = [("authorization", token.as_str())];
+        http::get_from(Ipv4Addr::new(127, 0, 0, number), address, "/v1/credentials", &headers).await.unwrap().status
+    };
+    for number in 1..=4 {
+        assert_eq!(ask(number).await, 200);
+    }
+    let second = node.start("second").await;
+    assert_eq!((ask(5).await, ask(4).await), (403, 200), "a fifth address, by what its predecessor saw: {}", second.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
