@@ -12,7 +12,7 @@ mod harness;
 use credlet::base::clock::Clock;
 use tokio::runtime::Runtime;
 
-use crate::harness::succession::{Outcome, Succession};
+use crate::harness::succession::{Outcome, Succession, quantile};
 
 const CLIENTS: usize = 16;
 
@@ -35,8 +35,9 @@ fn main() -> anyhow::Result<()> {
         "{} handovers, {requests} requests of {CLIENTS} clients in {took} s: {failed} failed, {calls} calls to AWS",
         plan.handovers
     );
-    let [median, high, longest] = [500, 990, 1000].map(|of_thousand| outcome.pause(of_thousand));
-    println!("from an answer to the client's next: median {median:?}, p99 {high:?}, longest {longest:?}");
+    let three = |times| [500, 990, 1000].map(|of_thousand| quantile(times, of_thousand));
+    println!("from an answer to the client's next (median, p99, longest): {:?}", three(&outcome.pauses));
+    println!("from the start of an agent until it has taken over: {:?}", three(&outcome.handovers));
     outcome.is_without_loss(plan.requests)
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use credlet::base::clock::Clock;
 use credlet::domain::policy::POD_IDENTITY_AUDIENCE;
 use credlet::sim::calls::Call;
 use credlet::sim::cloud::{Cloud, Config};
@@ -28,7 +29,7 @@ pub(crate) struct Succession {
     askers: Vec<Asker>,
     /// To AWS, until every client had its credentials.
     calls: usize,
-    handovers: usize,
+    handovers: Vec<Duration>,
 }
 
 /// What its clients saw.
@@ -41,6 +42,8 @@ pub(crate) struct Outcome {
     pub(crate) calls: Vec<Call>,
     /// From an answer to the next, of every client, in ascending order.
     pub(crate) pauses: Vec<Duration>,
+    /// From the start of each next agent until it was ready, in ascending order.
+    pub(crate) handovers: Vec<Duration>,
 }
 
 impl Succession {
@@ -56,7 +59,7 @@ impl Succession {
         std::fs::set_permissions(&shared, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
         let setup = setup.flag("handover-dir", shared.display());
         let agent = setup.start().await?;
-        let mut succession = Self { folder, cloud, setup, agent, askers: Vec::new(), calls: 0, handovers: 0 };
+        let mut succession = Self { folder, cloud, setup, agent, askers: Vec::new(), calls: 0, handovers: Vec::new() };
         for number in 0..clients {
             let client = succession.client(number);
             // The machine may be too busy for a first answer in time: the next one has it.
@@ -77,11 +80,12 @@ impl Succession {
 
     /// Starts the next agent, and ends the one before once that stands by.
     pub(crate) async fn hand_over(&mut self) -> anyhow::Result<()> {
-        self.handovers += 1;
-        let folder = self.folder.path().join(self.handovers.to_string());
+        let begin = Clock::System.now().mono;
+        let folder = self.folder.path().join(self.handovers.len().to_string());
         std::fs::create_dir(&folder)?;
         let mut next = self.setup.clone().in_folder(&folder).spawn()?;
         next.become_ready_itself().await?;
+        self.handovers.push(Clock::System.now().mono - begin);
         std::mem::replace(&mut self.agent, next).stop().await
     }
 
@@ -93,11 +97,13 @@ impl Succession {
                 tokio::time::sleep(POLL).await;
             }
         };
-        tokio::time::timeout(LIMIT, waiting).await.context("the clients are not served")
+        let waited = tokio::time::timeout(LIMIT, waiting).await;
+        waited.with_context(|| format!("{} of {requests} requests so far; {}", all(), self.agent.log()))
     }
 
     /// Ends all.
-    pub(crate) fn stop(self) -> anyhow::Result<Outcome> {
+    pub(crate) fn stop(mut self) -> anyhow::Result<Outcome> {
+        self.handovers.sort_unstable();
         let asked = self.askers.into_iter().map(Asker::stop).collect::<anyhow::Result<Vec<Asked>>>()?;
         let failures = asked.iter().map(|asked| &asked.last_failure);
         let micros = asked.iter().flat_map(|asked| &asked.pauses);
@@ -109,6 +115,7 @@ impl Succession {
             last_failure: failures.max_by_key(|failure| failure.len()).cloned().unwrap_or_default(),
             calls: calls_to_aws(&self.cloud).split_off(self.calls),
             pauses,
+            handovers: self.handovers,
         })
     }
 }
@@ -122,12 +129,12 @@ impl Outcome {
         ensure!(*asked >= requests, "{asked} requests");
         Ok(())
     }
+}
 
-    /// The pause that this share of all is not longer than.
-    pub(crate) fn pause(&self, of_thousand: usize) -> Duration {
-        let place = (self.pauses.len() * of_thousand / 1000).min(self.pauses.len().saturating_sub(1));
-        self.pauses.get(place).copied().unwrap_or_default()
-    }
+/// The one that this share of all is not longer than, of those in ascending order.
+pub(crate) fn quantile(ascending: &[Duration], of_thousand: usize) -> Duration {
+    let place = (ascending.len() * of_thousand / 1000).min(ascending.len().saturating_sub(1));
+    ascending.get(place).copied().unwrap_or_default()
 }
 
 /// All but those for the issuer's keys, which every agent reads for itself.
