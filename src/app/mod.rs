@@ -253,10 +253,10 @@ mod tests {
             port: 80,
             only_local: false,
             source_check: source::Mode::Observe,
-            max_connections: 2_048,
-            max_connections_per_source: 256,
+            max_connections: 1_536,
+            max_connections_per_source: 192,
         };
-        for (allowed, total, per_source) in [(1_000_000, 2_048, 256), (896, 896, 112), (64, 64, 16), (0, 0, 16)] {
+        for (allowed, total, per_source) in [(1_000_000, 1_536, 192), (896, 896, 112), (64, 64, 16), (0, 0, 16)] {
             let config = within(config.clone(), allowed);
             assert_eq!((config.max_connections, config.max_connections_per_source), (total, per_source), "{allowed}");
         }

@@ -78,6 +78,10 @@ impl Estate for Holdings {
         whole.into_iter().chain(sessions).chain(entries).collect()
     }
 
+    fn tell_again(&self) -> Vec<Part> {
+        vec![part(Kind::Budget, self.budget.export()), part(Kind::Pins, self.broker.binding.export())]
+    }
+
     fn poll_landing(&mut self, context: &mut TaskContext<'_>) -> Poll<Part> {
         match self.landings.poll_recv(context) {
             Poll::Ready(Some(entry)) => Poll::Ready(part(Kind::Entry, entry)),

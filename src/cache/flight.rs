@@ -13,6 +13,8 @@ use crate::domain::mint::{Failure, Order, Urgency};
 
 /// The longest a load takes, waiting for its permit included.
 const LONGEST: Duration = Duration::from_secs(10);
+/// Of that, what is left for a load of this agent's own when another one brings nothing.
+const OWN_TIME: Duration = Duration::from_secs(5);
 /// A load that a request waits for tries so often: SDKs retry at once or not at all, so patience has to be here.
 const ATTEMPTS: u32 = 4;
 /// Full-jitter pause after the first failed attempt: up to this, doubling.
@@ -22,11 +24,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(400);
 pub(super) fn launch(shared: &Arc<Shared>, slot: &Arc<Slot>, urgency: Urgency) -> JoinHandle<Loaded> {
     let (shared, slot) = (Arc::clone(shared), Arc::clone(slot));
     let tasks = shared.context.tasks.clone();
+    let deadline = shared.context.clock.now().mono + LONGEST;
     tasks.spawn(async move {
-        if let Some(result) = handed_on(&shared, &slot).await {
+        if let Some(result) = handed_on(&shared, &slot, deadline).await {
             return result;
         }
-        let load = shared.context.tasks.spawn(fly(Arc::clone(&shared), Arc::clone(&slot), urgency));
+        let load = shared.context.tasks.spawn(fly(Arc::clone(&shared), Arc::clone(&slot), urgency, deadline));
         let result = load.await.unwrap_or_else(|_| Err(Failure::Bug("the load panicked".into())));
         land(&shared, &slot, &result);
         result
@@ -34,16 +37,15 @@ pub(super) fn launch(shared: &Arc<Shared>, slot: &Arc<Slot>, urgency: Urgency) -
 }
 
 /// What another agent has brought that was loading this when it stood down, so that AWS is not asked twice.
-async fn handed_on(shared: &Shared, slot: &Slot) -> Option<Loaded> {
+async fn handed_on(shared: &Shared, slot: &Slot, deadline: Instant) -> Option<Loaded> {
     let clock = &shared.context.clock;
-    let result = shared.transfer.outcome(slot, tokio::time::sleep(LONGEST), || clock.now()).await?;
+    let result = shared.transfer.outcome(slot, tokio::time::sleep_until(deadline - OWN_TIME), || clock.now()).await?;
     slot.conclude(result.clone());
     shared.plan(slot);
     Some(result)
 }
 
-async fn fly(shared: Arc<Shared>, slot: Arc<Slot>, urgency: Urgency) -> Loaded {
-    let deadline = shared.context.clock.now().mono + LONGEST;
+async fn fly(shared: Arc<Shared>, slot: Arc<Slot>, urgency: Urgency, deadline: Instant) -> Loaded {
     let attempts = if urgency == Urgency::Foreground { ATTEMPTS } else { 1 };
     for attempt in 1.. {
         let result = attempt_once(&shared, &slot, urgency, deadline).await;

@@ -137,7 +137,7 @@ impl Front {
         &self.gate.sources
     }
 
-    /// Serves until [`Tasks::shutdown`].
+    /// Serves until [`crate::base::tasks::Tasks::shutdown`].
     pub fn serve(self, broker: Arc<Broker>) {
         self.serve_from(Source::Broker(broker));
     }

@@ -45,9 +45,9 @@ pub(super) async fn follow(grants: Grants, mut changes: Changes, cache: Cache, c
 }
 
 impl Grants {
-    /// Drops what is held by grants that are none: after a change, and after another agent has told what it holds. Looks through all
-    /// rules for each entry, which is too long to keep requests waiting.
-    pub async fn sweep(&self, cache: &Cache) {
+    /// Drops what is held by grants that are none. Looks through all rules for each entry, which is too long to keep requests
+    /// waiting.
+    pub(super) async fn sweep(&self, cache: &Cache) {
         let (grants, cache, policy) = (self.clone(), cache.clone(), self.shared.memo.basis().policy);
         let sweep = move || cache.revoke(|subject, grant, held| grants.still_grants(&policy, subject, grant, held));
         match tokio::task::spawn_blocking(sweep).await {

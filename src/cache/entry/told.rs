@@ -102,7 +102,8 @@ impl Entry {
             return Some(Ok(fresh));
         }
         let (setback, _) = self.resting(now)?;
-        matches!(setback.failure, Failure::Denied(_) | Failure::Throttled { .. }).then(|| Err(setback.failure.clone()))
+        matches!(setback.failure, Failure::Denied(_) | Failure::Throttled { retry_after: Some(_) })
+            .then(|| Err(setback.failure.clone()))
     }
 
     /// A load ended that another agent made: what came of it has been learnt.

@@ -17,7 +17,7 @@ use crate::node::handover::directory::{Directory, Seat, is_own};
 use crate::node::handover::link::{Letter, ReadError};
 use crate::node::handover::links::{Links, Post};
 use crate::node::handover::machine::{Action, Event, Link, Machine, PAUSE, Role, Word};
-use crate::node::handover::wire::{Body, FORMAT, Greeting, Message, Part};
+use crate::node::handover::wire::{Body, FORMAT, Greeting, MAX_FRAME, Message, Part};
 use crate::node::handover::{Estate, Handover, Shared};
 use crate::node::inheritance::Inheritance;
 use crate::observe::Context;
@@ -25,9 +25,6 @@ use crate::observe::metrics;
 
 /// Bytes of state that one link may bring before its end: 2,000 entries of 16 KiB and the keys.
 const MOST_STATE: usize = 64 << 20;
-/// Log lines about strangers a second: one a minute.
-const STRANGERS_PER_SECOND: f64 = 1.0 / 60.0;
-
 /// How long a timer sleeps that wakes for nothing.
 const NOTHING_DUE: Duration = Duration::from_secs(24 * 3600);
 
@@ -49,7 +46,10 @@ pub(super) struct Driver {
     pause_until: Option<Instant>,
     /// Whether anything that a predecessor knew could not be read.
     cold: bool,
+    /// Whether there is no seat to take any more: the directory has gone.
+    seatless: bool,
     strangers: Bucket,
+    complaints: Bucket,
     inbox: mpsc::Receiver<Post>,
 }
 
@@ -68,7 +68,7 @@ impl Driver {
     pub(super) fn new(handover: Handover, inheritance: Inheritance, estate: Box<dyn Estate>, context: Context) -> Self {
         let Handover { directory, seat, shared } = handover;
         let (links, inbox) = Links::new();
-        let strangers = Bucket::new(STRANGERS_PER_SECOND, 1.0, context.clock.now().mono);
+        let once_a_minute = Bucket::once_a_minute(context.clock.now().mono);
         Self {
             machine: Machine::default(),
             directory,
@@ -83,12 +83,16 @@ impl Driver {
             expected_of: None,
             pause_until: None,
             cold: false,
-            strangers,
+            seatless: false,
+            strangers: once_a_minute.clone(),
+            complaints: once_a_minute,
             inbox,
         }
     }
 
     pub(super) async fn run(mut self) {
+        // Whatever ends this task, a process that is told to stop waits for it no longer.
+        let _over = [&self.shared.ended, &self.shared.left].map(|token| token.clone().drop_guard());
         let first = if self.seat.is_some() { Event::Seated } else { Event::Unseated };
         self.happens(first).await;
         let (mut ready, mut terminating) = (false, false);
@@ -175,7 +179,7 @@ impl Driver {
             Action::Serve => self.context.duty.set(true),
             Action::Rest if self.machine.has_served() => self.context.duty.relieve(),
             Action::Rest => self.context.duty.set(false),
-            Action::Say(link, word) => self.say(link, word),
+            Action::Say(link, word) => return self.say(link, word),
             Action::Tell(link) => self.tell(link),
             Action::Await(link, limit) => self.links.limit(link, Some(self.context.clock.now().mono + limit)),
             Action::Relax(link) => self.links.limit(link, None),
@@ -194,8 +198,11 @@ impl Driver {
                 if self.seat.is_some() { Event::Seated } else { Event::Unseated }
             }
             Err(error) => {
-                tracing::warn!(%error, "the handover directory has become unusable: this agent serves without it");
-                Event::Seated
+                self.seatless = is_of_directory(&error);
+                if self.complaints.take(self.context.clock.now().mono) {
+                    tracing::warn!(%error, "the seat can't be tried");
+                }
+                Event::Unseated
             }
         }
     }
@@ -214,6 +221,10 @@ impl Driver {
             Ok(_) => {
                 self.refuse_stranger();
                 Event::Refused
+            }
+            Err(error) if self.seatless => {
+                tracing::warn!(%error, "the handover directory has become unusable: this agent serves without it");
+                Event::Seated
             }
             Err(error) => {
                 tracing::debug!(%error, "nobody to take over from answers");
@@ -250,7 +261,7 @@ impl Driver {
         }
     }
 
-    fn say(&mut self, link: Link, word: Word) {
+    fn say(&mut self, link: Link, word: Word) -> Option<Event> {
         let (message, descriptors) = match word {
             Word::Hello => (Message::Hello(Greeting::own()), self.sockets()),
             Word::Welcome => {
@@ -265,17 +276,25 @@ impl Driver {
             Word::Done => (Message::Done, Vec::new()),
         };
         self.links.send(link, message, descriptors);
+        None
     }
 
-    /// What has landed is told first, so that the successor knows it or waits for it.
-    fn say_go(&mut self, link: Link) {
+    /// What has changed or landed is told first, so that the successor knows it or waits for it. Without a seat to give there is
+    /// nothing to wait for.
+    fn say_go(&mut self, link: Link) -> Option<Event> {
+        let Some(Ok(seat)) = self.seat.as_ref().map(Seat::copy) else {
+            tracing::warn!("there is no seat to pass on");
+            return Some(Event::Broken(link));
+        };
         let is_known = self.links.get(link).is_some_and(|open| open.is_known == Some(true));
+        let parts = if is_known { self.estate.tell_again() } else { Vec::new() };
+        parts.into_iter().for_each(|part| self.links.send(link, Message::Part(part), Vec::new()));
+        // A list that no frame holds is left out: those loads may be made twice.
         let loads = if is_known { self.estate.in_flight() } else { Zeroizing::default() };
+        let loads = if loads.len() < MAX_FRAME / 2 { loads } else { Zeroizing::default() };
         self.mirror_landings();
-        match self.seat.as_ref().map(Seat::copy).transpose() {
-            Ok(seat) => self.links.send(link, Message::Go(loads), seat.into_iter().collect()),
-            Err(error) => tracing::warn!(%error, "the seat can't be passed on"),
-        }
+        self.links.send(link, Message::Go(loads), vec![seat]);
+        None
     }
 
     fn sockets(&self) -> Vec<OwnedFd> {
@@ -386,6 +405,12 @@ impl Driver {
         let (serving, standing_by) = (role.server().as_ref().and_then(peer), self.machine.peers().iter().filter_map(peer));
         self.shared.stands(role, self.context.clock.now().mono, serving, standing_by.collect());
     }
+}
+
+/// Whether it says that there is no directory to be used any more; a lack of descriptors, for one, passes.
+fn is_of_directory(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), NotFound | PermissionDenied | NotADirectory | ReadOnlyFilesystem)
 }
 
 /// The next connection; never, where nobody listens.

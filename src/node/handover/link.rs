@@ -90,8 +90,11 @@ async fn write(stream: Arc<UnixStream>, mut letters: mpsc::UnboundedReceiver<Let
     while let Some(letter) = letters.recv().await {
         match tokio::time::timeout(STALL, send(&stream, letter)).await {
             Ok(Ok(())) => {}
-            // What the other end sent before it went is still read.
-            Ok(Err(error)) => return tracing::debug!(%error, "the other agent is told nothing more"),
+            // What the other end sent before it went is still read, and that nothing more comes is seen there.
+            Ok(Err(error)) => {
+                let _ = SockRef::from(&*stream).shutdown(std::net::Shutdown::Write);
+                return tracing::debug!(%error, "the other agent is told nothing more");
+            }
             Err(_) => {
                 let _ = SockRef::from(&*stream).shutdown(std::net::Shutdown::Both);
                 return tracing::debug!("the other agent takes nothing");

@@ -34,8 +34,9 @@ pub const GREETING: Duration = Duration::from_secs(1);
 pub const STATE: Duration = Duration::from_secs(5);
 /// From `Ready` to `Go`: longer than [`TAKING`], since another successor may have its turn first.
 pub const OFFER: Duration = Duration::from_secs(3);
-/// From `Go` to `Serving`, in which nobody accepts: the successor is ready, and has but to begin.
-pub const TAKING: Duration = Duration::from_secs(1);
+/// From `Go` to `Serving`, in which nobody accepts: the successor is ready, and has but to begin. Who waits in the queue meanwhile is
+/// still answered within its 900 ms.
+pub const TAKING: Duration = Duration::from_millis(500);
 
 /// A connection to another agent, by the number that the driver gave it.
 pub type Link = u32;

@@ -35,6 +35,9 @@ pub trait Estate: Send + 'static {
     /// All of it.
     fn tell(&self) -> Vec<Part>;
 
+    /// What of it may have changed since it was told, and is no landing.
+    fn tell_again(&self) -> Vec<Part>;
+
     /// The next of it that is news to others, as it comes.
     fn poll_landing(&mut self, context: &mut task::Context<'_>) -> Poll<Part>;
 
