@@ -7,11 +7,14 @@ use credlet::base::clock::Now;
 use credlet::base::secret::Secret;
 use credlet::broker::Broker;
 use credlet::cache::{self, Cache};
+use credlet::cluster::pods::Pods;
 use credlet::domain::credential::{Credential, Provenance, Session};
 use credlet::domain::mint::{Failure, Mint, Minting, Order};
 use credlet::domain::policy::Policy;
 use credlet::grants::Grants;
 use credlet::limits::pods::{self, PodRates};
+use credlet::node::source::binding::SourceBinding;
+use credlet::node::source::{Mode, SourceCheck};
 use credlet::observe::Context;
 
 use crate::{key_set, verifier};
@@ -43,6 +46,8 @@ pub fn broker(context: &Context, aws: Aws) -> Arc<Broker> {
     let config = cache::Config { capacity: 4, longest_retention: None };
     Arc::new(Broker {
         verifier: verifier(&key_set(), context).expect("a good key set"),
+        pods: Pods::unwatched(),
+        binding: SourceBinding::new(Mode::Off, &SourceCheck::new(Mode::Off, context)),
         rates: PodRates::new(pods::Config { per_second: f64::MAX }),
         grants: Grants::fixed(Policy::without_rules(Some("demo".into()))),
         cache: Cache::new(config, Arc::new(MadeUp(context.clone(), aws)), context.clone()),

@@ -1,8 +1,9 @@
 //! Whatever comes from another agent: a frame that is read is the one that is written back; of the state it tells, each part is
 //! taken or refused, and nothing is ever served of it that has ended, or that lives longer than AWS lets anything live.
 //!
-//! The first byte says what the rest is: `F` a frame; `E`, `L`, `K` or `B` what an agent tells of an entry, of its loads under way,
-//! of its keys or of its budget; the same in lower case, changes of what a good agent tells, three bytes each (place, place, byte).
+//! The first byte says what the rest is: `F` a frame; `E`, `L`, `K`, `B`, `P` or `D` what an agent tells of an entry, of its loads
+//! under way, of its keys, its budget, its pods' addresses or their departures; the same in lower case, changes of what a good agent
+//! tells, three bytes each (place, place, byte).
 
 #![no_main]
 
@@ -27,18 +28,16 @@ const LEAST: Duration = Duration::from_secs(60);
 const MOST: Duration = Duration::from_secs(12 * 3600 + 300);
 
 /// What a good agent tells, by the letter of its kind.
-static TOLD: LazyLock<[(u8, Vec<u8>); 4]> = LazyLock::new(|| {
+static TOLD: LazyLock<[(u8, Vec<u8>); 6]> = LazyLock::new(|| {
     run(async |context| {
         let (serving, loading) = (broker(&context, Aws::Issues), broker(&context, Aws::Hangs));
         let entry =
             ask(&serving, &context).await.map(|_| serving.cache.export().next()).expect("a good token").expect("an entry");
         assert!(ask(&loading, &context).await.is_none(), "nothing has landed");
-        let parcels = [
-            (b'e', entry),
-            (b'l', loading.cache.in_flight()),
-            (b'k', serving.verifier.export()),
-            (b'b', budget(&context).export()),
-        ];
+        let (keys, budget) = (serving.verifier.export(), budget(&context).export());
+        let (pins, departures) = (serving.binding.export(), serving.pods.export());
+        let flying = loading.cache.in_flight();
+        let parcels = [(b'e', entry), (b'l', flying), (b'k', keys), (b'b', budget), (b'p', pins), (b'd', departures)];
         parcels.map(|(kind, parcel)| (kind, parcel.into_bytes().to_vec()))
     })
 });
@@ -82,6 +81,8 @@ fn state(kind: u8, told: Vec<u8>) -> bool {
             b'l' => broker.cache.expect(&parcel).map_or((false, None), |expectation| (true, Some(expectation))),
             b'k' => (broker.verifier.import(&parcel).is_ok(), None),
             b'b' => (budget(&context).import(&parcel).is_ok(), None),
+            b'p' => (broker.binding.import(&parcel).is_ok(), None),
+            b'd' => (broker.pods.import(&parcel).is_ok(), None),
             _ => return false,
         };
         for pause in [Duration::ZERO, HOUR, 23 * HOUR] {
