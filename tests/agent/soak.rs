@@ -17,6 +17,7 @@ use credlet::sim::script::{Behaviour, Operation};
 use procfs::process::Process;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::flood::flood;
 use crate::harness::agent::Agent;
@@ -27,8 +28,8 @@ use crate::world::{World, config, pod, token};
 const PODS: usize = 500;
 /// The patience of the Rust SDK. The 900 ms are judged where time is simulated; here clients, agents and AWS share a machine.
 const LIMIT: Duration = Duration::from_secs(5);
-/// Requests at once.
-const CLIENTS: usize = 8;
+/// Requests at once: each may wait half a second for a renewal, and all are to ask within a few seconds.
+const CLIENTS: usize = 100;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A number from the environment.
@@ -94,8 +95,11 @@ impl Node {
     }
 
     async fn live(&self, time: Duration) {
-        let begun = Clock::System.now().mono;
-        while Clock::System.now().mono - begun < time {
+        self.live_until(Clock::System.now().mono + time).await;
+    }
+
+    async fn live_until(&self, end: Instant) {
+        while Clock::System.now().mono < end {
             self.ask_all().await;
             tokio::time::sleep(SECOND).await;
         }
@@ -121,13 +125,14 @@ async fn an_outage_with_two_handovers_in_it() {
     node.checker.promise(Promise::OUTAGE);
     let failures: [Behaviour; 4] =
         [Fault::internal_server().into(), Behaviour::Hang, Behaviour::Reset, Fault::throttling().retry_after(5 * SECOND).into()];
-    for (number, failure) in failures.into_iter().enumerate() {
+    let begun = Clock::System.now().mono;
+    for (number, failure) in (1..).zip(failures) {
         node.cloud.script().always(Operation::EksAuth, failure);
-        node.live(outage / 8).await;
-        if number % 2 == 1 {
+        node.ask_all().await;
+        if number % 2 == 0 {
             node.hand_over().await;
         }
-        node.live(outage / 8).await;
+        node.live_until(begun + outage * number / 4).await;
     }
     let during = node.checker.verdict(&node.cloud.calls()).unwrap();
     node.cloud.script().clear();

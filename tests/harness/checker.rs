@@ -137,8 +137,10 @@ impl Checker {
         let hasty = seen.hasty(&calls);
         seen.broken.extend(invented.into_iter().chain(hasty));
         if !seen.broken.is_empty() {
-            let told: Vec<_> = seen.broken.iter().take(MOST_TOLD).map(String::as_str).collect();
-            return Err(format!("{} promises broken:\n{}", seen.broken.len(), told.join("\n")));
+            // What is late is told last: there is much of it where the machine is busy.
+            let (late, worse): (Vec<_>, Vec<_>) = seen.broken.iter().partition(|text| text.contains("waited for"));
+            let told: Vec<_> = worse.iter().chain(&late).take(MOST_TOLD).map(|text| text.as_str()).collect();
+            return Err(format!("{} promises broken, {} by lateness alone:\n{}", seen.broken.len(), late.len(), told.join("\n")));
         }
         let throttled = calls.iter().filter(|call| call.status().is_some_and(is_throttling)).count();
         let abandoned = calls.iter().filter(|call| call.answer.is_none()).count();
