@@ -4,12 +4,17 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
 use hyper::StatusCode;
 use serde_json::Value;
 
 use crate::admin::status::{ask, ask_also_by_port};
+
+/// For an answer: one that takes longer is of an agent that hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is shown of each entry.
 const ENTRY_COLUMNS: [&str; 9] = [
@@ -51,12 +56,14 @@ pub(super) fn main(flags: &StatusFlags) -> anyhow::Result<ExitCode> {
         _ => "/status",
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (status, body) = runtime.block_on(async {
+    let asking = async {
         match flags.healthy {
             true => ask_also_by_port(&flags.run_dir, flags.probe_port, path).await,
             false => ask(&flags.run_dir, path).await,
         }
-    })?;
+    };
+    let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, asking).await });
+    let (status, body) = answer.with_context(|| format!("the agent has not answered for {PATIENCE:?}: it hangs"))??;
     let document: Value = serde_json::from_slice(&body)?;
     let text = match flags {
         StatusFlags { json: true, .. } => format!("{document:#}\n"),

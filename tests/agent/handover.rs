@@ -426,7 +426,7 @@ async fn three_in_a_row_and_the_last_one_dies() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_successor_that_hangs_is_waited_for_a_second() {
+async fn a_successor_that_hangs_is_not_waited_for() {
     let node = Node::new().await;
     let mut old = node.start("old").await;
     let askers = node.ask(&["app-0"]).begun().await;
