@@ -58,7 +58,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && find $crates -maxdepth 2 -type f -iregex '.*/\(licen[cs]e\|copying\|copyright\|notice\)[^/]*' ! -name '*.rs' \
         -exec tail -vn +1 {} + >/image/licenses/crates.txt \
     && cd /usr/share/doc \
-    && tail -vn +1 libc6-dev/copyright libgcc-12-dev/copyright ca-certificates/copyright >/image/licenses/debian.txt
+    && tail -vn +1 libc6-dev/copyright libgcc-12-dev/copyright ca-certificates/copyright ../common-licenses/LGPL-2.1 \
+        >/image/licenses/debian.txt
 
 # The capability lets a uid that is not root bind port 80, once the container's bounding set has it. The other two paths are
 # those of the EKS Pod Identity Agent's image, and so is root's home, where its hybrid DaemonSets mount credentials: a runtime takes

@@ -152,7 +152,7 @@ class BillOfMaterials(unittest.TestCase):
         crates = (FOLDER / "rootfs/licenses/crates.txt").read_text()
         for crate in ("hyper", "aws-lc-sys", "tikv-jemalloc-sys", "rustls"):
             self.assertRegex(crates, rf"==> {crate}-\d\S*/\S+ <==")
-        self.assertIn("GNU Lesser General Public License", (FOLDER / "rootfs/licenses/debian.txt").read_text())
+        self.assertIn("GNU LESSER GENERAL PUBLIC LICENSE", (FOLDER / "rootfs/licenses/debian.txt").read_text())
 
 
 class Running(unittest.TestCase):
