@@ -17,7 +17,10 @@ use crate::world::World;
 /// Pods that ask; each by a connection a question, and by one that it keeps.
 const PODS: usize = 3;
 
-/// Seconds for which the old agent stands by where it must not be told to end: longer than a trial.
+/// Seconds for which an old agent stands by.
+const STANDING_BY: u32 = 30;
+
+/// The same where it must not be told to end: longer than a trial.
 const UNTIL_THE_END: u32 = 600;
 
 /// From the end of the new agent to the first answer of the old one.
@@ -74,13 +77,13 @@ impl Load {
     }
 }
 
-/// Upgrades it so often, and goes back once; each time the old one stands by for so long.
-pub(crate) async fn upgrades(world: Arc<World>, times: usize, standing_by: u32) -> anyhow::Result<()> {
+/// Upgrades it so often, and goes back once.
+pub(crate) async fn upgrades(world: Arc<World>, times: usize) -> anyhow::Result<()> {
     let agent = &world.other_agent;
-    agent.release.put(&version(agent, "0", standing_by)).await?;
-    let load = Load::start(&world, &format!("upgrades-{times}-{standing_by}")).await?;
+    agent.release.put(&version(agent, "0", 0)).await?;
+    let load = Load::start(&world, &format!("upgrades-{times}")).await?;
     for number in 1..=times {
-        agent.release.put(&version(agent, &number.to_string(), standing_by)).await?;
+        agent.release.put(&version(agent, &number.to_string(), 0)).await?;
     }
     agent.release.roll_back().await?;
     let annotations = agent.pod().await?.object().await?["metadata"]["annotations"].take();
@@ -114,17 +117,35 @@ pub(crate) async fn no_good(world: Arc<World>) -> anyhow::Result<()> {
     load.end_without_loss(agent)
 }
 
-/// The new agent dies in the time in which the old one stands by.
-pub(crate) async fn old_one_stands_by(world: Arc<World>) -> anyhow::Result<()> {
+/// Under load, an old agent that stands by for so many seconds, and the new one.
+async fn side_by_side(world: &World, namespace: &str, standing_by: u32) -> anyhow::Result<(Pod, Pod, Load)> {
     let agent = &world.other_agent;
     agent.release.put(&version(agent, "old", 0)).await?;
     let old = agent.pod().await?;
-    let load = Load::start(&world, "standing-by").await?;
-    let installed = agent.release.try_put(&version(agent, "new", UNTIL_THE_END), &[]).await?;
+    let load = Load::start(world, namespace).await?;
+    let installed = agent.release.try_put(&version(agent, "new", standing_by), &[]).await?;
     ensure!(installed.status.success(), "{installed:?}");
     let new = agent.release.next_pod(&old).await?;
     new.become_ready().await?;
     ensure!(!serves(&old).await? && old.is_ready().await?, "the old one does not stand by");
+    Ok((old, new, load))
+}
+
+/// The old agent is told to end when the new one has been ready for `minReadySeconds`.
+pub(crate) async fn old_one_ends(world: Arc<World>) -> anyhow::Result<()> {
+    let (_, new, load) = side_by_side(&world, "ends-then", STANDING_BY).await?;
+    let begin = Clock::System.now().mono;
+    world.other_agent.release.become_ready().await?;
+    let took = Clock::System.now().mono - begin;
+    ensure!(took >= Duration::from_secs(u64::from(STANDING_BY)) / 2, "the old one was gone after {took:?}");
+    ensure!(world.other_agent.pod().await?.name == new.name, "another pod");
+    load.end_without_loss(&world.other_agent)
+}
+
+/// The new agent dies in the time in which the old one stands by.
+pub(crate) async fn old_one_stands_by(world: Arc<World>) -> anyhow::Result<()> {
+    let agent = &world.other_agent;
+    let (old, new, load) = side_by_side(&world, "standing-by", UNTIL_THE_END).await?;
     let killed = Clock::System.now().mono;
     let (_, again) = Process::of(&new, "credlet").await?.replace().await?;
     // The kubelet starts the new one again, which takes over once more.
