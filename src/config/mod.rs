@@ -46,7 +46,7 @@ const KNOWS_NO_POD: &str = "has no effect with --token-verification delegated, w
 /// and what is freed is overwritten: 190 MB. The chart allows 256. The limit of descriptors may allow fewer.
 const MAX_CONNECTIONS: usize = 1_536;
 /// Open connections of one source address, which is one pod on most networks: many times what SDKs hold open.
-const MAX_CONNECTIONS_PER_SOURCE: usize = 192;
+const MAX_CONNECTIONS_PER_SOURCE: usize = 256;
 
 /// A checked configuration of the agent.
 #[derive(Debug)]
