@@ -117,13 +117,13 @@ pub(crate) async fn no_good(world: Arc<World>) -> anyhow::Result<()> {
     load.end_without_loss(agent)
 }
 
-/// Under load, an old agent that stands by for so many seconds, and the new one.
-async fn side_by_side(world: &World, namespace: &str, standing_by: u32) -> anyhow::Result<(Pod, Pod, Load)> {
+/// Under load, an old agent that stands by, and the new one; `minReadySeconds` of the one and of the other.
+async fn side_by_side(world: &World, namespace: &str, [before, now]: [u32; 2]) -> anyhow::Result<(Pod, Pod, Load)> {
     let agent = &world.other_agent;
-    agent.release.put(&version(agent, "old", 0)).await?;
+    agent.release.put(&version(agent, "old", before)).await?;
     let old = agent.pod().await?;
     let load = Load::start(world, namespace).await?;
-    let installed = agent.release.try_put(&version(agent, "new", standing_by), &[]).await?;
+    let installed = agent.release.try_put(&version(agent, "new", now), &[]).await?;
     ensure!(installed.status.success(), "{installed:?}");
     let new = agent.release.next_pod(&old).await?;
     new.become_ready().await?;
@@ -133,7 +133,9 @@ async fn side_by_side(world: &World, namespace: &str, standing_by: u32) -> anyho
 
 /// The old agent is told to end when the new one has been ready for `minReadySeconds`.
 pub(crate) async fn old_one_ends(world: Arc<World>) -> anyhow::Result<()> {
-    let (_, new, load) = side_by_side(&world, "ends-then", STANDING_BY).await?;
+    // Of an agent that is not available for so long yet, the DaemonSet controller forgets when to look at the next one again.
+    world.other_agent.release.remove().await?;
+    let (_, new, load) = side_by_side(&world, "ends-then", [STANDING_BY; 2]).await?;
     let begin = Clock::System.now().mono;
     world.other_agent.release.become_ready().await?;
     let took = Clock::System.now().mono - begin;
@@ -145,7 +147,7 @@ pub(crate) async fn old_one_ends(world: Arc<World>) -> anyhow::Result<()> {
 /// The new agent dies in the time in which the old one stands by.
 pub(crate) async fn old_one_stands_by(world: Arc<World>) -> anyhow::Result<()> {
     let agent = &world.other_agent;
-    let (old, new, load) = side_by_side(&world, "standing-by", UNTIL_THE_END).await?;
+    let (old, new, load) = side_by_side(&world, "standing-by", [0, UNTIL_THE_END]).await?;
     let killed = Clock::System.now().mono;
     let (_, again) = Process::of(&new, "credlet").await?.replace().await?;
     // The kubelet starts the new one again, which takes over once more.
