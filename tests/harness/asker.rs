@@ -43,7 +43,7 @@ pub(crate) struct Asking {
 impl Asking {
     /// A node's agent, a thousand times a second at most: its cores are few.
     pub(crate) fn nodes_agent(token: &str, connections: Connections) -> Self {
-        Self { address: NODES_AGENT, token: token.to_owned(), connections, pause: Duration::from_millis(1) }
+        Self { address: NODES_AGENT, token: token.to_owned(), connections, pause: Duration::from_millis(3) }
     }
 }
 
