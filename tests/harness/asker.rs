@@ -41,7 +41,7 @@ pub(crate) struct Asking {
 }
 
 impl Asking {
-    /// A node's agent, a thousand times a second at most: its cores are few.
+    /// A node's agent, 300 times a second at most: its cores are few, and two clients of a pod stay below its rate.
     pub(crate) fn nodes_agent(token: &str, connections: Connections) -> Self {
         Self { address: NODES_AGENT, token: token.to_owned(), connections, pause: Duration::from_millis(3) }
     }
