@@ -175,10 +175,10 @@ fn warm_up(aws: &Arc<Aws>, context: &Context) {
     });
 }
 
-/// No more connections than are `allowed`, and one source never more than a sixth of those: it must not shut the others out.
+/// No more connections than are `allowed`, and one source never more than an eighth of those: it must not shut the others out.
 fn within(config: front::Config, allowed: usize) -> front::Config {
     let max_connections = config.max_connections.min(allowed);
-    let max_connections_per_source = config.max_connections_per_source.min((max_connections / 6).max(LEAST_PER_SOURCE));
+    let max_connections_per_source = config.max_connections_per_source.min((max_connections / 8).max(LEAST_PER_SOURCE));
     if max_connections < FEW_CONNECTIONS {
         tracing::warn!(
             max_connections,
@@ -247,16 +247,16 @@ mod tests {
     use crate::node::source;
 
     #[test]
-    fn one_source_has_a_sixth_of_what_descriptors_allow() {
+    fn one_source_has_an_eighth_of_what_descriptors_allow() {
         let config = front::Config {
             hosts: Vec::new(),
             port: 80,
             only_local: false,
             source_check: source::Mode::Observe,
-            max_connections: 1_536,
+            max_connections: 2_048,
             max_connections_per_source: 256,
         };
-        for (allowed, total, per_source) in [(1_000_000, 1_536, 256), (896, 896, 149), (64, 64, 16), (0, 0, 16)] {
+        for (allowed, total, per_source) in [(1_000_000, 2_048, 256), (896, 896, 112), (64, 64, 16), (0, 0, 16)] {
             let config = within(config.clone(), allowed);
             assert_eq!((config.max_connections, config.max_connections_per_source), (total, per_source), "{allowed}");
         }

@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use crate::observe::metrics::Limit;
 
-/// One place in so many is kept for sources with fewer than [`FIRST`] connections: two for each of 96.
+/// One place in so many is kept for sources with fewer than [`FIRST`] connections: two for each of 128.
 const KEPT_ONE_IN: usize = 8;
 const FIRST: usize = 2;
 
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn however_many_sources_take_all_they_can_a_newcomer_finds_places() {
         for greedy in [1, 8, 20, 90] {
-            let caps = Caps::new(1_536, 256, Gauge::default());
+            let caps = Caps::new(2_048, 256, Gauge::default());
             let held: Vec<_> = (0..greedy).map(|number| fill(&caps, source(number))).collect();
             assert!(held.iter().all(|slots| slots.len() >= 2));
             assert!((500..505).all(|number| fill(&caps, source(number)).len() >= 2), "{greedy}");

@@ -68,7 +68,8 @@ fn protocol() -> http1::Builder {
     let mut builder = http1::Builder::new();
     // A client that has sent its request and then shuts its side is still answered; one that has left costs a failed write.
     builder.half_close(true);
-    builder.header_read_timeout(None).max_header_size(HEAD_BYTES);
+    // Without the second limit a read after a long head makes room for far more than may come: 120 KB a connection.
+    builder.header_read_timeout(None).max_header_size(HEAD_BYTES).max_buf_size(HEAD_BYTES);
     builder
 }
 
