@@ -1,4 +1,6 @@
 //! What follows from a change of policy or annotations: decisions are forgotten, and what is held by grants that are no more goes.
+//!
+//! The agent that stood by and serves now may hold what another one granted, by another policy.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,24 +24,38 @@ pub(super) struct Changes {
     pub(super) accounts: watch::Receiver<()>,
 }
 
+/// What becomes of what is held for a service account whose annotations count and have not been read.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Unread {
+    /// A rule was about it until now, or it has been forgotten: whoever asks next has it read.
+    Dropped,
+    /// Another agent read it: whoever asks next has it read again.
+    Kept,
+}
+
 /// Follows `changes` until shutdown.
 pub(super) async fn follow(grants: Grants, mut changes: Changes, cache: Cache, context: Context) {
     let shutdown = context.tasks.shutting_down();
     tokio::pin!(shutdown);
     loop {
+        let serving = context.duty.is_serving();
         tokio::select! {
             () = &mut shutdown => return,
+            () = context.duty.until(!serving) => {
+                grants.sweep(&cache, Unread::Kept).await;
+                continue;
+            }
             Ok(()) = changes.policy.changed() => {
                 let policy = Arc::clone(&changes.policy.borrow_and_update());
                 grants.shared.memo.adopt(policy);
             }
             Ok(()) = changes.accounts.changed() => grants.shared.memo.forget(),
         }
-        grants.sweep(&cache).await;
+        grants.sweep(&cache, Unread::Dropped).await;
         let (grants, cache) = (grants.clone(), cache.clone());
         context.tasks.spawn(async move {
             tokio::time::sleep(STRAGGLERS).await;
-            grants.sweep(&cache).await;
+            grants.sweep(&cache, Unread::Dropped).await;
         });
     }
 }
@@ -47,9 +63,9 @@ pub(super) async fn follow(grants: Grants, mut changes: Changes, cache: Cache, c
 impl Grants {
     /// Drops what is held by grants that are none. Looks through all rules for each entry, which is too long to keep requests
     /// waiting.
-    pub(super) async fn sweep(&self, cache: &Cache) {
+    pub(super) async fn sweep(&self, cache: &Cache, unread: Unread) {
         let (grants, cache, policy) = (self.clone(), cache.clone(), self.shared.memo.basis().policy);
-        let sweep = move || cache.revoke(|subject, grant, held| grants.still_grants(&policy, subject, grant, held));
+        let sweep = move || cache.revoke(|subject, grant, held| grants.still_grants(&policy, subject, grant, held, unread));
         match tokio::task::spawn_blocking(sweep).await {
             Ok(0) => (),
             Ok(dropped) => tracing::info!(dropped, "credentials whose grants have changed are dropped"),
@@ -58,7 +74,7 @@ impl Grants {
     }
 
     /// Whether whoever has `held` by `grant`, or waits for it, would be granted the same now.
-    fn still_grants(&self, policy: &Policy, subject: &Subject, grant: &Grant, held: Option<&Credential>) -> bool {
+    fn still_grants(&self, policy: &Policy, subject: &Subject, grant: &Grant, held: Option<&Credential>, unread: Unread) -> bool {
         let who = match (subject, held) {
             (Subject::Verified(identity), _) => Claimant::from(identity),
             // What AWS gives for a token is how it is verified: no policy takes it back.
@@ -71,8 +87,7 @@ impl Grants {
             None => None,
             Some(accounts) => match accounts.known(who.namespace(), who.service_account()) {
                 Some(account) => Some(account),
-                // Not read yet, as a rule was about it until now, or forgotten: whoever asks next has it read.
-                None => return false,
+                None => return matches!(unread, Unread::Kept),
             },
         };
         let now = decision::grant(&case, grant.audience(), grant.target(), account.as_ref());
