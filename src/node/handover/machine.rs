@@ -161,6 +161,12 @@ impl Role {
             Self::Seeking | Self::Serving | Self::Giving(_) | Self::Ended => None,
         }
     }
+
+    /// Whether it is on its way to where it serves or stands by, and may have to begin again.
+    #[must_use]
+    pub fn is_joining(self) -> bool {
+        matches!(self, Self::Seeking | Self::Greeting(_) | Self::Learning(_) | Self::Offering(_))
+    }
 }
 
 /// One agent.
