@@ -115,21 +115,15 @@ impl Node {
 
     /// Looks all the time for files with anything in them: what is handed over is in none.
     fn watch_files(&self) -> AbortOnDropHandle<()> {
-        let folder = self.folder.path().to_owned();
+        let (folder, shared) = (self.folder.path().to_owned(), self.shared());
         AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
                 assert_eq!(written(&folder).into_iter().find(|path| !path.ends_with("agent.log")), None);
+                let own = |name: &String| ["handover.sock", "handover.sock.new", "seat"].contains(&name.as_str());
+                assert!(names(&shared).iter().all(own), "{:?}", names(&shared));
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         }))
-    }
-
-    /// The names in the directory that agents share.
-    fn shared_files(&self) -> Vec<String> {
-        let names = std::fs::read_dir(self.shared()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<_> = names.collect();
-        names.sort();
-        names
     }
 
     /// Waits until a successor would find the one who serves.
@@ -167,6 +161,13 @@ impl Node {
         within(10 * SECOND, served).await;
         Clock::System.now().mono - begun
     }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
 /// The files below `folder` that are not empty. One may go while it is looked at.
@@ -315,7 +316,7 @@ async fn a_successor_takes_over_and_nobody_notices() {
     new.wait_for(async |new: &mut Agent| Ok(new.all_requests().await? > before + 100)).await.unwrap();
     assert!(!probes.is_finished(), "probes and metrics have answered all the time");
     assert!(!files.is_finished(), "nothing but logs has been written");
-    assert_eq!(node.shared_files(), ["handover.sock", "seat"]);
+    assert_eq!(names(&node.shared()), ["handover.sock", "seat"]);
     assert!(new.log().contains("another agent has closed its connection"), "{}", new.log());
     assert!(!new.log().contains("\"error\""), "a normal end is none: {}", new.log());
     askers.lost_nothing();

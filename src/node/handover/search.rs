@@ -1,8 +1,8 @@
 //! Every order of events that two and three agents can meet, run through [`Machine`] itself.
 //!
 //! What is modelled: agents that start and become ready at any time, links that carry words and entries in order, the seat as a lock
-//! of open file descriptions with copies on their way in a link, the published socket and its backlog, landings of entries at whoever
-//! accepts. Faults: a crash (what was sent still arrives, and its copies of the seat go), a hang (the agent does nothing until it goes
+//! of open file descriptions with copies on their way in a link, the published socket and its backlog, joins that are put off,
+//! landings of entries at whoever accepts. Faults: a crash (what was sent still arrives, and its copies of the seat go), a hang (the agent does nothing until it goes
 //! on, if ever), SIGTERM, a link that breaks and loses what is on its way, a limit that passes though what is awaited is on its way.
 //!
 //! What is shown of every state that can be:
