@@ -219,7 +219,7 @@ impl Driver {
         self.seat = None;
         match self.directory.take_seat() {
             Ok(seat) => {
-                self.seat = seat;
+                (self.seat, self.seatless) = (seat, false);
                 if self.seat.is_some() { Event::Seated } else { Event::Unseated }
             }
             Err(error) => {
@@ -242,19 +242,14 @@ impl Driver {
 
     async fn connect(&mut self) -> Event {
         let now = self.context.clock.now().mono;
-        if !self.joins.may_begin(now) {
+        // Without a seat there is nothing else by which to know whether somebody serves.
+        if !self.seatless && !self.joins.may_begin(now) {
             return Event::Refused;
         }
         match self.directory.connect().await {
-            Ok(stream) if is_own(&stream) => {
+            Ok(stream) => {
                 self.joins.begun(now);
-                let link = self.links.open(stream);
-                self.awaited = self.links.get(link).map(|open| open.peer.clone());
-                Event::Connected(link)
-            }
-            Ok(_) => {
-                self.refuse_stranger();
-                Event::Refused
+                self.join(stream)
             }
             Err(error) if self.seatless => {
                 tracing::warn!(%error, "the handover directory has become unusable: this agent serves without it");
@@ -266,6 +261,16 @@ impl Driver {
                 Event::Refused
             }
         }
+    }
+
+    fn join(&mut self, stream: UnixStream) -> Event {
+        if !is_own(&stream) {
+            self.refuse_stranger();
+            return Event::Refused;
+        }
+        let link = self.links.open(stream);
+        self.awaited = self.links.get(link).map(|open| open.peer.clone());
+        Event::Connected(link)
     }
 
     async fn accept(&mut self, stream: io::Result<UnixStream>) {
