@@ -65,7 +65,10 @@ impl Grants {
     /// waiting.
     pub(super) async fn sweep(&self, cache: &Cache, unread: Unread) {
         let (grants, cache, policy) = (self.clone(), cache.clone(), self.shared.memo.basis().policy);
-        let sweep = move || cache.revoke(|subject, grant, held| grants.still_grants(&policy, subject, grant, held, unread));
+        let kept = matches!(unread, Unread::Kept);
+        let granted =
+            move |subject: &_, grant: &_, held: Option<&_>| grants.still_grants(&policy, subject, grant, held).unwrap_or(kept);
+        let sweep = move || cache.revoke(granted);
         match tokio::task::spawn_blocking(sweep).await {
             Ok(0) => (),
             Ok(dropped) => tracing::info!(dropped, "credentials whose grants have changed are dropped"),
@@ -73,24 +76,24 @@ impl Grants {
         }
     }
 
-    /// Whether whoever has `held` by `grant`, or waits for it, would be granted the same now.
-    fn still_grants(&self, policy: &Policy, subject: &Subject, grant: &Grant, held: Option<&Credential>, unread: Unread) -> bool {
+    /// Whether whoever has `held` by `grant`, or waits for it, would be granted the same now; `None` where the annotations that count
+    /// have not been read.
+    fn still_grants(&self, policy: &Policy, subject: &Subject, grant: &Grant, held: Option<&Credential>) -> Option<bool> {
         let who = match (subject, held) {
             (Subject::Verified(identity), _) => Claimant::from(identity),
             // What AWS gives for a token is how it is verified: no policy takes it back.
-            (Subject::Delegated(_), _) if self.unruled(grant.audience()).is_ok_and(|unruled| unruled == *grant) => return true,
+            (Subject::Delegated(_), _) if self.unruled(grant.audience()).is_ok_and(|unruled| unruled == *grant) => {
+                return Some(true);
+            }
             (Subject::Delegated(_), Some(held)) => Claimant::from(held.provenance()),
-            (Subject::Delegated(_), None) => return false,
+            (Subject::Delegated(_), None) => return Some(false),
         };
         let case = policy.case(&who);
         let account = match self.accounts(&case, grant.target()) {
             None => None,
-            Some(accounts) => match accounts.known(who.namespace(), who.service_account()) {
-                Some(account) => Some(account),
-                None => return matches!(unread, Unread::Kept),
-            },
+            Some(accounts) => Some(accounts.known(who.namespace(), who.service_account())?),
         };
         let now = decision::grant(&case, grant.audience(), grant.target(), account.as_ref());
-        now.is_ok_and(|now| now == *grant)
+        Some(now.is_ok_and(|now| now == *grant))
     }
 }
