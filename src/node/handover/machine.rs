@@ -127,10 +127,11 @@ pub enum Action {
 }
 
 /// Where an agent stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Role {
     /// It has no link and no seat, and looks for either.
+    #[default]
     Seeking,
     /// It has connected and waits for a word.
     Greeting(Link),
@@ -170,7 +171,7 @@ impl Role {
 }
 
 /// One agent.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Machine {
     role: Role,
     /// Who stands by for this one, the newest last.
@@ -182,12 +183,6 @@ pub struct Machine {
     /// Whether it has been the one who serves: then it never asks to be it again.
     served: bool,
     terminating: bool,
-}
-
-impl Default for Machine {
-    fn default() -> Self {
-        Self { role: Role::Seeking, peers: Vec::new(), accepts: false, ready: false, served: false, terminating: false }
-    }
 }
 
 impl Machine {
