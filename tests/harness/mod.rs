@@ -14,6 +14,7 @@ pub(crate) mod http;
 pub(crate) mod isolation;
 pub(crate) mod laptop;
 pub(crate) mod network;
+pub(crate) mod owner;
 pub(crate) mod pods;
 pub(crate) mod ports;
 pub(crate) mod relay;

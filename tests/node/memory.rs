@@ -102,6 +102,31 @@ fn memory_holds_what_is_served_once_and_nothing_that_has_been_dropped() {
     });
 }
 
+/// The one that stands by holds the same, since it goes on with that if the other one dies, and drops it when the other one does.
+#[test]
+fn both_agents_of_a_handover_hold_what_is_served_once_and_nothing_that_has_been_dropped() {
+    on_a_node(async |node| {
+        let policy = ConfigMap::new("policy.yaml", "rules: []").unwrap();
+        let setup = node.setup().flag("policy", policy.path().display()).with_handover().unwrap();
+        let mut old = setup.start().await.unwrap();
+        let handed_on = served(&node, &old).await;
+        let mut new = setup.follow("next").await.unwrap();
+        let document = new.ask(&handed_on["bearer token"]).await.unwrap().json();
+        assert_eq!(document["Token"], handed_on["Token"]);
+        let mirrored = served(&node, &new).await;
+        for agent in [&mut old, &mut new] {
+            settled(agent, &handed_on, [1, 1, 1]).await;
+            settled(agent, &mirrored, [1, 1, 1]).await;
+        }
+        policy.flip(OTHER_ROLE).unwrap();
+        // Each knows the tokens that it has been shown until they expire.
+        settled(&mut new, &handed_on, [0, 0, 1]).await;
+        settled(&mut new, &mirrored, [0, 0, 1]).await;
+        settled(&mut old, &handed_on, [0, 0, 1]).await;
+        settled(&mut old, &mirrored, [0, 0, 0]).await;
+    });
+}
+
 /// Runs "$@" in the folder "$0", with cores as large as may be.
 const WITH_CORES: &str = r#"ulimit -c "$(ulimit -Hc)" && cd "$0" && exec "$@""#;
 
