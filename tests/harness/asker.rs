@@ -1,6 +1,7 @@
 //! A client that asks again and again and never tries again: the shortest time without credentials shows. A thread of its own asks by
 //! plain sockets, so that a million questions cost little beside the agent's answers.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -56,8 +57,8 @@ pub(crate) struct Asker {
     thread: JoinHandle<std::io::Result<()>>,
 }
 
-/// What it saw.
-#[derive(Debug, Clone, Default)]
+/// What it saw. Its Debug leaves out the many pauses.
+#[derive(Clone, Default)]
 pub(crate) struct Asked {
     pub(crate) served: usize,
     /// Without credentials of its own.
@@ -74,6 +75,13 @@ pub(crate) struct Asked {
     pub(crate) last_failure: String,
     /// All times from an answer with credentials to the next, in microseconds.
     pub(crate) pauses: Vec<u32>,
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { served, failed, foreign, gap, slowest, last_failure, .. } = self;
+        write!(f, "{served} served, {failed} failed ({foreign} foreign), gap {gap:?}, slowest {slowest:?}, {last_failure:?}")
+    }
 }
 
 impl Asker {

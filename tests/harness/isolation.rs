@@ -22,7 +22,7 @@ const P99: Duration = Duration::from_millis(if cfg!(debug_assertions) { 900 } el
 /// How long each abuse lasts.
 const EACH: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1_500 } else { 10_000 });
 /// Memory that stays with the agent after all of it: allocator's pages, buckets, the audit's and the memo's entries. In KiB.
-const GROWTH: u64 = 24 * 1024;
+const GROWTH: u64 = 12 * 1024;
 /// However many keys are not known.
 const BETWEEN_FETCHES: Duration = Duration::from_secs(30);
 
