@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use credlet::sim::pod::Claims;
 use credlet::sim::sessions;
 use serde_json::Value;
 
@@ -21,8 +22,8 @@ impl Owner {
     /// The pod that a token is bound to, unproved; `None` if it names none.
     pub(crate) fn of(token: &str) -> Option<Self> {
         let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-        let claims: Value = serde_json::from_slice(&claims).ok()?;
-        Some(Self::new(claims["kubernetes.io"]["pod"]["uid"].as_str()?))
+        let claims: Claims = serde_json::from_slice(&claims).ok()?;
+        Some(Self::new(&claims.kubernetes.pod.uid))
     }
 
     /// Whether these credentials are of a session that EKS Auth made for this very pod.
@@ -40,5 +41,5 @@ impl Owner {
 
 fn pod_of(document: &[u8]) -> Option<String> {
     let document: Value = serde_json::from_slice(document).ok()?;
-    sessions::pod_of(document["AccessKeyId"].as_str()?, document["Token"].as_str()?)
+    sessions::pod_of(document.get("AccessKeyId")?.as_str()?, document.get("Token")?.as_str()?)
 }
