@@ -17,6 +17,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::harness::abuse::{Abuse, Place, TARGETS};
 use crate::harness::isolation::{policy, prove, tokens};
+use crate::harness::owner::Owner;
 use crate::laboratory::{Laboratory, clock};
 use crate::world::{World, cloud, config, pod, token};
 
@@ -56,8 +57,10 @@ async fn newcomers_are_served_at_their_first_try(world: &World) -> usize {
     let at_work = abuser.begin(Abuse::Misses).unwrap();
     world.reached(Operation::AssumeRole, 9).await;
     for number in 0..5 {
-        let answer = world.agent.ask(&world.token(&pod(&format!("app-{number}")))).await.unwrap();
+        let token = world.token(&pod(&format!("app-{number}")));
+        let answer = world.agent.ask(&token).await.unwrap();
         assert_eq!(answer.status, 200, "{number}: {}", answer.body);
+        assert!(Owner::of(&token).unwrap().owns(answer.body.as_bytes()), "{number}: somebody else's");
     }
     at_work.end().unwrap().held
 }

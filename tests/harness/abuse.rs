@@ -1,4 +1,4 @@
-//! What one pod may do to the agent of its node, and what its neighbour notices.
+//! What one pod may do to the agent of its node.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::anyhow;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use credlet::base::clock::Clock;
@@ -16,11 +16,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::http::{connect_from, get_from};
-use crate::harness::owner::Owner;
 
 /// Targets of the abuser's service account, `target-0` and so on.
 pub(crate) const TARGETS: usize = 50;
@@ -35,9 +34,6 @@ const SLOW: usize = 256;
 const TRIED_AT_ONCE: usize = 64;
 /// Connections that send heads as large as they can, one after the other.
 const HEADS_AT_ONCE: usize = 8;
-/// The neighbour asks so often, on one connection and on a new one in turn.
-const BETWEEN_ASKS: Duration = Duration::from_millis(5);
-
 /// A way to abuse the agent.
 #[derive(Debug, Clone, Copy, strum::EnumIter)]
 pub(crate) enum Abuse {
@@ -66,16 +62,6 @@ pub(crate) struct Place {
     pub(crate) token: String,
 }
 
-/// What the neighbour noticed.
-#[derive(Debug)]
-pub(crate) struct Notice {
-    pub(crate) asked: usize,
-    pub(crate) failed: usize,
-    pub(crate) median: Duration,
-    pub(crate) p99: Duration,
-    pub(crate) longest: Duration,
-}
-
 /// What an abuser has done: abuse that the agent never saw proves nothing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deeds {
@@ -102,8 +88,7 @@ pub(crate) struct Abuser {
 }
 
 impl Abuse {
-    /// What it must come to, beside others on two busy cores and without optimization. An abuser that floods and holds what it
-    /// may is at the agent's limits with it.
+    /// What it must come to, on two busy cores and without optimization. A source may hold 256 connections.
     pub(crate) fn least(self) -> Deeds {
         let [done, a_second, held] = match self {
             Self::Flood => [0, 1_000, 0],
@@ -136,7 +121,7 @@ impl Tally {
 
 impl Place {
     /// Runs `work` there, on a thread of its own.
-    fn spawn<T, F>(&self, work: impl FnOnce(Self) -> F + Send + 'static) -> JoinHandle<anyhow::Result<T>>
+    pub(super) fn spawn<T, F>(&self, work: impl FnOnce(Self) -> F + Send + 'static) -> JoinHandle<anyhow::Result<T>>
     where
         T: Send + 'static,
         F: Future<Output = anyhow::Result<T>>,
@@ -163,48 +148,14 @@ impl Place {
         Ok(Abuser { stop, begun: Clock::System.now().mono, tally, thread: Some(thread) })
     }
 
-    /// Asks for credentials from here for so long. Those of somebody else are an error.
-    pub(crate) async fn ask_for(&self, time: Duration) -> anyhow::Result<Notice> {
-        let thread = self.spawn(async move |place| place.asks(time).await);
-        tokio::task::spawn_blocking(|| thread.join()).await?.map_err(|_| anyhow!("the neighbour has panicked"))?
-    }
-
-    async fn connect(&self) -> anyhow::Result<TcpStream> {
+    pub(super) async fn connect(&self) -> anyhow::Result<TcpStream> {
         let stream = connect_from(self.from, self.agent).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
     }
 
-    fn request(&self, path: &str, token: &str) -> String {
+    pub(super) fn request(&self, path: &str, token: &str) -> String {
         format!("GET {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: {token}\r\n\r\n", self.agent)
-    }
-
-    async fn asks(&self, time: Duration) -> anyhow::Result<Notice> {
-        let (clock, request) = (Clock::System, self.request("/v1/credentials", &self.token));
-        let mut owner = Owner::of(&self.token).context("a token of no pod")?;
-        let mut kept = self.connect().await?;
-        let mut ticks = interval(BETWEEN_ASKS);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut took, mut failed, end) = (Vec::new(), 0, clock.now().mono + time);
-        while clock.now().mono < end {
-            ticks.tick().await;
-            let asked = clock.now().mono;
-            let answered = if took.len() % 2 == 0 {
-                ask(&mut kept, &request).await
-            } else {
-                match self.connect().await {
-                    Ok(mut stream) => ask(&mut stream, &request).await,
-                    Err(error) => Err(error),
-                }
-            };
-            took.push(clock.now().mono - asked);
-            match answered {
-                Ok((200, document)) if owner.owns(&document) => (),
-                Ok((200, _)) => bail!("credentials of somebody else"),
-                _ => failed += 1,
-            }
-        }
-        Ok(Notice::new(took, failed))
     }
 
     async fn abuse(&self, abuse: Abuse, tally: &Arc<Tally>) -> anyhow::Result<()> {
@@ -338,20 +289,6 @@ fn is_open(stream: &TcpStream) -> bool {
     stream.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// Status and body of the answer, all of which has come.
-async fn ask(stream: &mut TcpStream, request: &str) -> anyhow::Result<(u16, Vec<u8>)> {
-    stream.write_all(request.as_bytes()).await?;
-    let (mut answer, mut buffer) = (Vec::new(), [0; 8_192]);
-    // A document of credentials and an error both end so, and nothing before their end does.
-    while !answer.ends_with(b"\"}") {
-        let read = stream.read(&mut buffer).await?;
-        ensure!(read > 0, "closed");
-        answer.extend_from_slice(&buffer[..read]);
-    }
-    let (head, body) = std::str::from_utf8(&answer)?.split_once("\r\n\r\n").context("no head")?;
-    Ok((head.get(9..12).context("no status")?.parse()?, body.into()))
-}
-
 impl Abuser {
     /// Ends it, and says what it has done.
     pub(crate) fn end(mut self) -> anyhow::Result<Deeds> {
@@ -368,14 +305,5 @@ impl Abuser {
 impl Drop for Abuser {
     fn drop(&mut self) {
         self.stop.cancel();
-    }
-}
-
-impl Notice {
-    fn new(mut took: Vec<Duration>, failed: usize) -> Self {
-        took.sort_unstable();
-        let last = took.len().saturating_sub(1);
-        let at = |percent: usize| took.get((last * percent).div_ceil(100)).copied().unwrap_or_default();
-        Self { asked: took.len(), failed, median: at(50), p99: at(99), longest: at(100) }
     }
 }
