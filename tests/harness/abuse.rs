@@ -28,12 +28,15 @@ const STEP: Duration = Duration::from_millis(5);
 /// Requests a second of a pod in a busy loop, and of one with tokens that prove nothing.
 const FLOOD: usize = 20_000;
 const JUNK: usize = 2_000;
+/// So much of a flood is answered; without optimization an agent is slower.
+const LEAST_FLOOD: usize = if cfg!(debug_assertions) { 1_000 } else { FLOOD * 3 / 4 };
 const IDLE: usize = 5_000;
 const SLOW: usize = 256;
 /// After so many new connections those that the agent has closed are given up.
 const TRIED_AT_ONCE: usize = 64;
 /// Connections that send heads as large as they can, one after the other.
 const HEADS_AT_ONCE: usize = 8;
+
 /// A way to abuse the agent.
 #[derive(Debug, Clone, Copy, strum::EnumIter)]
 pub(crate) enum Abuse {
@@ -88,10 +91,10 @@ pub(crate) struct Abuser {
 }
 
 impl Abuse {
-    /// What it must come to, on two busy cores and without optimization. A source may hold 256 connections.
+    /// What it must come to, on two busy cores. A source may hold 256 connections.
     pub(crate) fn least(self) -> Deeds {
         let [done, a_second, held] = match self {
-            Self::Flood => [0, 1_000, 0],
+            Self::Flood => [0, LEAST_FLOOD, 0],
             Self::IdleConnections => [1_000, 0, 200],
             Self::SlowHeads => [0, 500, 200],
             Self::JunkTokens | Self::ForgedKids => [0, 200, 0],
