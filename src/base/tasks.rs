@@ -24,6 +24,11 @@ pub fn current() -> &'static str {
     NAME.try_with(|name| *name).unwrap_or("other")
 }
 
+/// `future` as the work of a task of this name.
+pub fn named<F: Future>(name: &'static str, future: F) -> impl Future<Output = F::Output> {
+    NAME.scope(name, future)
+}
+
 /// The process's tasks.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
@@ -39,7 +44,7 @@ impl Tasks {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        self.tracker.spawn(NAME.scope(name_of(Location::caller()), future))
+        self.tracker.spawn(named(name_of(Location::caller()), future))
     }
 
     /// Runs work that must go on until [`Tasks::shutdown`]; its end before that fails liveness.
@@ -47,12 +52,23 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.tracker.spawn(self.critical(name, future));
+    }
+
+    /// The same for work that goes on while all other tasks finish: [`Tasks::drained`] does not wait for it.
+    pub fn spawn_lasting<F>(&self, name: &'static str, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        drop(tokio::spawn(self.critical(name, future)));
+    }
+
+    fn critical<F: Future<Output = ()>>(&self, name: &'static str, future: F) -> impl Future<Output = ()> + use<F> {
         let guard = EndGuard { name, tasks: self.clone() };
-        let guarded = async move {
+        named(name, async move {
             let _guard = guard;
             future.await;
-        };
-        self.tracker.spawn(NAME.scope(name, guarded));
+        })
     }
 
     /// Tells every task to finish.
@@ -115,6 +131,7 @@ mod tests {
         let tasks = Tasks::default();
         tasks.spawn_critical("keys", async { std::panic::resume_unwind(Box::new("test")) });
         tasks.spawn_critical("accept", tasks.shutting_down());
+        tasks.spawn_lasting("handover", std::future::pending());
         while tasks.ended().is_empty() {
             tokio::task::yield_now().await;
         }

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use crate::base::backoff::doubled;
 use crate::base::clock::Now;
 use crate::domain::credential::{Credential, LEAST_SERVED_LIFE};
 use crate::domain::identity::Presented;
@@ -387,11 +388,6 @@ fn pause_after(failure: &Failure, in_a_row: u32, roll: f64) -> Duration {
         Failure::Misconfigured(_) => MISCONFIGURED_PAUSE,
         Failure::Bug(_) => BUG_PAUSE,
     }
-}
-
-fn doubled(first: Duration, in_a_row: u32, longest: Duration) -> Duration {
-    let factor = 1_u32.checked_shl(in_a_row.saturating_sub(1)).unwrap_or(u32::MAX);
-    first.saturating_mul(factor).min(longest)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::base::backoff::doubled;
 use crate::cache::Shared;
 use crate::cache::entry::Landed;
 use crate::cache::slots::{Loaded, Progress, Slot};
@@ -50,7 +51,7 @@ async fn fly(shared: Arc<Shared>, slot: Arc<Slot>, urgency: Urgency, deadline: I
     for attempt in 1.. {
         let result = attempt_once(&shared, &slot, urgency, deadline).await;
         let Err(failure @ (Failure::Unavailable(_) | Failure::Throttled { .. })) = result else { return result };
-        let pause = FIRST_PAUSE.saturating_mul(1 << (attempt - 1).min(8)).mul_f64(rand::random());
+        let pause = doubled(FIRST_PAUSE, attempt, LONGEST).mul_f64(rand::random());
         if attempt >= attempts || shared.context.clock.now().mono + pause >= deadline {
             return Err(failure);
         }

@@ -35,7 +35,7 @@ pub(super) struct InitializeFlags {
     #[arg(long, env = "CREDLET_LINK_KIND", value_name = "KIND", default_value = "dummy")]
     link_kind: String,
     /// Make this folder the agent's own, for handovers: 0700, of the uid of --handover-owner
-    #[arg(long, env = "CREDLET_HANDOVER_DIR", value_name = "DIR", conflicts_with_all = ["remove", "watch"])]
+    #[arg(long, env = "CREDLET_HANDOVER_DIR", value_name = "DIR", value_parser = absolute, conflicts_with_all = ["remove", "watch"])]
     handover_dir: Option<PathBuf>,
     /// Uid that the agent runs as
     #[arg(long, env = "CREDLET_HANDOVER_OWNER", value_name = "UID", default_value_t = folder::AGENT)]
@@ -68,6 +68,12 @@ fn run(flags: &InitializeFlags, log: logging::Config) -> anyhow::Result<ExitCode
         return Ok(ExitCode::SUCCESS);
     }
     runtime.block_on(async { if *remove { take_away(link_kind).await } else { make(link_kind).await } })
+}
+
+/// It has to mean the same for every agent.
+fn absolute(text: &str) -> Result<PathBuf, &'static str> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err("it is no absolute path: begin it with /") }
 }
 
 /// Agents serve without it.
@@ -163,6 +169,29 @@ impl Log {
         if !self.faults.contains(&text) {
             tracing::warn!("{text}");
             self.faults.insert(text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Initialize {
+        #[command(flatten)]
+        flags: InitializeFlags,
+    }
+
+    #[test]
+    fn a_folder_that_depends_on_where_it_is_made_is_refused() {
+        let parse = |dir: &str| Initialize::try_parse_from(["initialize", "--handover-dir", dir]);
+        assert_eq!(parse("/run/handover").unwrap().flags.handover_dir, Some(PathBuf::from("/run/handover")));
+        for dir in ["handover", "./handover", "../handover", ""] {
+            let error = parse(dir).unwrap_err().to_string();
+            assert!(error.contains("'--handover-dir <DIR>'") && error.contains("no absolute path"), "{error}");
         }
     }
 }

@@ -130,7 +130,8 @@ fn handover(out: &mut String, handover: &Value) {
     let agent = |peer: &Value| format!("version {}, pid {}", cell(peer, "version"), cell(peer, "pid"));
     let _ = writeln!(out, "\nhandover: {} for {} s", cell(handover, "role"), cell(handover, "for_seconds"));
     if !handover["serving"].is_null() {
-        let _ = writeln!(out, "  stands by for: {}", agent(&handover["serving"]));
+        let does = if handover["role"] == "standby" { "stands by for" } else { "waits for" };
+        let _ = writeln!(out, "  {does}: {}", agent(&handover["serving"]));
     }
     for peer in handover["standing_by"].as_array().into_iter().flatten() {
         let _ = writeln!(out, "  stands by for this agent: {}", agent(peer));
@@ -218,10 +219,15 @@ mod tests {
     #[test]
     fn the_table_tells_of_other_agents_where_there_may_be_any() {
         let peers = json!([{"version": "2", "pid": 7}, {"version": "3", "pid": null}]);
-        let handover = json!({"role": "serving", "for_seconds": 9, "serving": null, "standing_by": peers});
-        let table = table(&json!({ "handover": handover }));
+        let table_of = |role, serving| {
+            let handover = json!({"role": role, "for_seconds": 9, "serving": serving, "standing_by": peers});
+            table(&json!({ "handover": handover }))
+        };
+        let table = table_of("serving", Value::Null);
         let expected = "\nhandover: serving for 9 s\n  stands by for this agent: version 2, pid 7\n  stands by for this agent: version 3, pid -\n";
         assert!(table.contains(expected), "{table}");
+        assert!(table_of("standby", json!({"version": "2", "pid": 7})).contains("\n  stands by for: version 2, pid 7\n"));
+        assert!(table_of("seeking", json!({"pid": 7})).contains("\nhandover: seeking for 9 s\n  waits for: version -, pid 7\n"));
         assert!(!super::table(&json!({})).contains("handover"));
     }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::base::backoff::doubled;
 use crate::domain::policy::{Annotations, Faults};
 
 /// From this age on an answer that is used is fetched anew.
@@ -190,8 +191,8 @@ impl Account {
     fn failed(&mut self, error: Arc<str>, roll: f64, now: Instant) {
         let in_a_row = self.setback.as_ref().map_or(0, |setback| setback.in_a_row).saturating_add(1);
         let longest = if self.known.is_some() { LONGEST_BACKOFF } else { LONGEST_BACKOFF_UNKNOWN };
-        let doubled = FIRST_BACKOFF.saturating_mul(1 << (in_a_row - 1).min(8)).min(longest);
-        self.setback = Some(Setback { error, in_a_row, until: now + doubled.mul_f64(roll.mul_add(0.5, 0.5)) });
+        let pause = doubled(FIRST_BACKOFF, in_a_row, longest).mul_f64(roll.mul_add(0.5, 0.5));
+        self.setback = Some(Setback { error, in_a_row, until: now + pause });
     }
 }
 

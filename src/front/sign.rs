@@ -9,10 +9,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::base::duty::Duty;
 use crate::base::readiness::Part;
 use crate::node::link::presence::{Bearer, Presence, Trouble};
 use crate::observe::Context;
 use crate::observe::metrics::Metrics;
+
+/// Said of an address that is served by the agent for which this one stands by.
+const STANDS_BY: &str = "another agent takes what comes here; this one stands by";
 
 /// An address as `/status` shows it.
 #[derive(Debug, Clone, Serialize)]
@@ -21,7 +25,7 @@ pub struct ListenerStatus {
     pub address: SocketAddr,
     /// Whether this process has its socket.
     pub bound: bool,
-    /// Whether connections reach it and are taken.
+    /// Whether connections reach it and are taken by this process.
     pub listening: bool,
     /// The link that bears it; `None` for one that is on no link or is not watched.
     pub link: Option<String>,
@@ -65,6 +69,7 @@ pub(super) struct Sign {
     required: bool,
     part: Part,
     advice: Part,
+    duty: Duty,
     metrics: Arc<Metrics>,
     known: Mutex<Known>,
 }
@@ -88,6 +93,7 @@ impl Sign {
             required,
             part,
             advice: context.readiness.advisory(name),
+            duty: context.duty.clone(),
             metrics: Arc::clone(&context.metrics),
             known: Mutex::new(known),
         }
@@ -127,9 +133,9 @@ impl Sign {
             Presence::On(Bearer { link, route, .. }) => (Some(link.clone()), *route),
             Presence::Unseen | Presence::Assumed | Presence::Absent { .. } => (None, None),
         };
-        let detail = known.verdict.detail().to_owned();
-        let (bound, listening) = (known.hold == Hold::Held, known.verdict.is_served());
-        ListenerStatus { address: known.address, bound, listening, link, route, detail }
+        let (bound, is_served, serves) = (known.hold == Hold::Held, known.verdict.is_served(), self.duty.is_serving());
+        let detail = if is_served && !serves { STANDS_BY } else { known.verdict.detail() }.to_owned();
+        ListenerStatus { address: known.address, bound, listening: is_served && serves, link, route, detail }
     }
 
     fn learn(&self, change: impl FnOnce(&mut Known)) {
@@ -228,6 +234,18 @@ mod tests {
             assert_eq!(shown(IPV4, true, presence.clone()), ipv4, "{presence:?}");
             assert_eq!(shown(IPV6, false, presence.clone()), ipv6, "{presence:?}");
             assert_eq!(shown(IPV6, true, presence.clone()), ipv4, "{presence:?}, and only IPv6 is served");
+        }
+    }
+
+    #[test]
+    fn who_stands_by_takes_nothing_though_it_has_the_socket() {
+        let (context, address) = (Context::new(Clock::System), IPV4.parse().unwrap());
+        let sign = Sign::new(address, on(true, None), true, &context);
+        sign.bound(address);
+        for serves in [true, false, true] {
+            context.duty.set(serves);
+            let status = sign.status();
+            assert!(status.bound && status.listening == serves && status.detail.is_empty() == serves, "{status:?}");
         }
     }
 

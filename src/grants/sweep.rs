@@ -1,4 +1,6 @@
 //! What follows from a change of policy or annotations: decisions are forgotten, and what is held by grants that are no more goes.
+//!
+//! The agent that stood by and serves now may hold what another one granted, by another policy.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,24 +24,38 @@ pub(super) struct Changes {
     pub(super) accounts: watch::Receiver<()>,
 }
 
+/// What becomes of what is held for a service account whose annotations count and have not been read.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Unread {
+    /// A rule was about it until now, or it has been forgotten: whoever asks next has it read.
+    Dropped,
+    /// Another agent read it: whoever asks next has it read again.
+    Kept,
+}
+
 /// Follows `changes` until shutdown.
 pub(super) async fn follow(grants: Grants, mut changes: Changes, cache: Cache, context: Context) {
     let shutdown = context.tasks.shutting_down();
     tokio::pin!(shutdown);
     loop {
+        let serving = context.duty.is_serving();
         tokio::select! {
             () = &mut shutdown => return,
+            () = context.duty.until(!serving) => {
+                grants.sweep(&cache, Unread::Kept).await;
+                continue;
+            }
             Ok(()) = changes.policy.changed() => {
                 let policy = Arc::clone(&changes.policy.borrow_and_update());
                 grants.shared.memo.adopt(policy);
             }
             Ok(()) = changes.accounts.changed() => grants.shared.memo.forget(),
         }
-        grants.sweep(&cache).await;
+        grants.sweep(&cache, Unread::Dropped).await;
         let (grants, cache) = (grants.clone(), cache.clone());
         context.tasks.spawn(async move {
             tokio::time::sleep(STRAGGLERS).await;
-            grants.sweep(&cache).await;
+            grants.sweep(&cache, Unread::Dropped).await;
         });
     }
 }
@@ -47,9 +63,12 @@ pub(super) async fn follow(grants: Grants, mut changes: Changes, cache: Cache, c
 impl Grants {
     /// Drops what is held by grants that are none. Looks through all rules for each entry, which is too long to keep requests
     /// waiting.
-    pub(super) async fn sweep(&self, cache: &Cache) {
+    pub(super) async fn sweep(&self, cache: &Cache, unread: Unread) {
         let (grants, cache, policy) = (self.clone(), cache.clone(), self.shared.memo.basis().policy);
-        let sweep = move || cache.revoke(|subject, grant, held| grants.still_grants(&policy, subject, grant, held));
+        let kept = matches!(unread, Unread::Kept);
+        let granted =
+            move |subject: &_, grant: &_, held: Option<&_>| grants.still_grants(&policy, subject, grant, held).unwrap_or(kept);
+        let sweep = move || cache.revoke(granted);
         match tokio::task::spawn_blocking(sweep).await {
             Ok(0) => (),
             Ok(dropped) => tracing::info!(dropped, "credentials whose grants have changed are dropped"),
@@ -57,25 +76,24 @@ impl Grants {
         }
     }
 
-    /// Whether whoever has `held` by `grant`, or waits for it, would be granted the same now.
-    fn still_grants(&self, policy: &Policy, subject: &Subject, grant: &Grant, held: Option<&Credential>) -> bool {
+    /// Whether whoever has `held` by `grant`, or waits for it, would be granted the same now; `None` where the annotations that count
+    /// have not been read.
+    fn still_grants(&self, policy: &Policy, subject: &Subject, grant: &Grant, held: Option<&Credential>) -> Option<bool> {
         let who = match (subject, held) {
             (Subject::Verified(identity), _) => Claimant::from(identity),
             // What AWS gives for a token is how it is verified: no policy takes it back.
-            (Subject::Delegated(_), _) if self.unruled(grant.audience()).is_ok_and(|unruled| unruled == *grant) => return true,
+            (Subject::Delegated(_), _) if self.unruled(grant.audience()).is_ok_and(|unruled| unruled == *grant) => {
+                return Some(true);
+            }
             (Subject::Delegated(_), Some(held)) => Claimant::from(held.provenance()),
-            (Subject::Delegated(_), None) => return false,
+            (Subject::Delegated(_), None) => return Some(false),
         };
         let case = policy.case(&who);
         let account = match self.accounts(&case, grant.target()) {
             None => None,
-            Some(accounts) => match accounts.known(who.namespace(), who.service_account()) {
-                Some(account) => Some(account),
-                // Not read yet, as a rule was about it until now, or forgotten: whoever asks next has it read.
-                None => return false,
-            },
+            Some(accounts) => Some(accounts.known(who.namespace(), who.service_account())?),
         };
         let now = decision::grant(&case, grant.audience(), grant.target(), account.as_ref());
-        now.is_ok_and(|now| now == *grant)
+        Some(now.is_ok_and(|now| now == *grant))
     }
 }

@@ -15,6 +15,7 @@ use crate::domain::credential::{Credential, Session};
 use crate::domain::identity::{BearerToken, Presented, Subject, TokenDigest};
 use crate::domain::mint::{Mint, Minting, Order};
 use crate::domain::policy::POD_IDENTITY_AUDIENCE;
+use crate::grants::sweep::Unread;
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Two looks at the file, and then some.
@@ -142,6 +143,22 @@ async fn a_change_drops_what_it_changes_and_nothing_else() {
     assert_eq!(world.calls(), 4);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_another_agent_granted_by_another_policy_goes_once_this_one_serves() {
+    let before = World::with(&policy(&[rule("app", "one"), rule("other", "one")]));
+    let after = World::with(&policy(&[rule("other", "one")]));
+    after.context.duty.set(false);
+    for service_account in ["app", "other"] {
+        before.ask(service_account).await;
+    }
+    before.cache.export().for_each(|entry| after.cache.import(&entry).unwrap());
+    assert!(after.shows("credlet_cache_entries 2"));
+    after.context.duty.set(true);
+    tokio::time::sleep(NOTICED).await;
+    assert!(after.shows("credlet_cache_evictions_total{cause=\"revoked\"} 1"));
+    assert_eq!(after.ask("other").await.how, How::Held);
+}
+
 /// Nothing is known of the account, which nobody had to read: what a rule gave must not stay for want of an answer.
 #[tokio::test(start_paused = true)]
 async fn a_rule_that_is_gone_keeps_nothing_where_annotations_count() {
@@ -237,7 +254,7 @@ async fn a_sweep_does_not_hold_up_the_runtime() {
     for number in 0..20 {
         world.ask(&format!("app-{number}")).await;
     }
-    let (sweep, requests) = (world.grants.sweep(&world.cache), std::future::ready(()));
+    let (sweep, requests) = (world.grants.sweep(&world.cache, Unread::Dropped), std::future::ready(()));
     tokio::select! {
         biased;
         () = sweep => panic!("all rules for each entry, before anyone else had a turn"),

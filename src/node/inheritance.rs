@@ -63,8 +63,12 @@ impl Inheritance {
         Heir { address, inheritance: self.clone(), inbox: Some(inbox) }
     }
 
-    /// Hands a predecessor's sockets to their heirs, and closes those that have none.
+    /// Hands a predecessor's sockets to their heirs, and closes those that have none. Where all have theirs, there is nothing to say
+    /// of that: an agent that stands by brings its own sockets each time it comes.
     pub fn receive(&self, descriptors: Vec<OwnedFd>) {
+        if self.estate.lock().heirs.is_empty() {
+            return;
+        }
         for descriptor in descriptors {
             if let Err(useless) = self.give(descriptor) {
                 tracing::info!(%useless, "a socket that was handed on is closed");

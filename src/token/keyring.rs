@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::base::backoff::doubled;
 use crate::base::clock::Now;
 use crate::base::parcel::{Parcel, Unreadable};
 use crate::base::readiness::Part;
@@ -294,8 +295,7 @@ fn until_next_poll(max_age: Option<Duration>) -> Duration {
 
 /// Doubled from a second up to `longest`, and spread.
 pub(super) fn backoff(failures: u32, longest: Duration) -> Duration {
-    let doubled = LEAST_BACKOFF.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
-    doubled.min(longest).mul_f64(rand::random_range(0.5..=1.0))
+    doubled(LEAST_BACKOFF, failures, longest).mul_f64(rand::random_range(0.5..=1.0))
 }
 
 #[cfg(test)]

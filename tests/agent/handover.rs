@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use credlet::base::clock::Clock;
-use credlet::node::handover::directory::{Directory, Seat};
+use credlet::node::handover::directory::{Directory, Publication, Seat};
 use credlet::node::handover::link::{Letter, Reader, Writer, halves};
 use credlet::node::handover::machine::TAKING;
 use credlet::node::handover::wire::{FORMAT, Greeting, Message, Part};
@@ -21,7 +21,7 @@ use nix::sys::signal::{Signal, kill};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::harness::agent::Agent;
@@ -113,6 +113,29 @@ impl Node {
         }))
     }
 
+    /// Looks all the time for files with anything in them: what is handed over is in none.
+    fn watch_files(&self) -> AbortOnDropHandle<()> {
+        let (folder, shared) = (self.folder.path().to_owned(), self.shared());
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                assert_eq!(written(&folder).into_iter().find(|path| !path.ends_with("agent.log")), None);
+                let own = |name: &String| ["handover.sock", "handover.sock.new", "seat"].contains(&name.as_str());
+                assert!(names(&shared).iter().all(own), "{:?}", names(&shared));
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }))
+    }
+
+    /// Waits until a successor would find the one who serves.
+    async fn is_found(&self) {
+        within(10 * SECOND, async {
+            while self.directory().connect().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+
     /// A peer that connects as a successor does.
     async fn successor(&self) -> Peer {
         let mut peer = Peer::over(self.directory().connect().await.unwrap());
@@ -138,6 +161,24 @@ impl Node {
         within(10 * SECOND, served).await;
         Clock::System.now().mono - begun
     }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// The files below `folder` that are not empty. One may go while it is looked at.
+fn written(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let below = |path: PathBuf| match path.symlink_metadata() {
+        Ok(found) if found.is_dir() => written(&path),
+        Ok(found) if found.len() > 0 => vec![path],
+        _ => Vec::new(),
+    };
+    entries.flat_map(|entry| below(entry.path())).collect()
 }
 
 struct Askers(Vec<Asker>);
@@ -253,7 +294,7 @@ async fn a_successor_takes_over_and_nobody_notices() {
     let node = Node::new().await;
     let mut old = node.start("old").await;
     let askers = node.ask(&["app-0", "app-1", "app-2"]).begun().await;
-    let probes = node.probe();
+    let (probes, files) = (node.probe(), node.watch_files());
     let calls = node.exchanges();
     let mut new = node.start("new").await;
     becomes(&mut old, "standby").await;
@@ -262,6 +303,11 @@ async fn a_successor_takes_over_and_nobody_notices() {
     assert_eq!(handover(&old).await["serving"]["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(new.sample("credlet_handovers_total{result=\"taken\"}").await.unwrap(), 1, "its own metrics port");
     assert_eq!(results(&old, "given"), 1);
+    let log = old.log();
+    let stands_by: Vec<_> = log.lines().filter(|line| line.contains("stands by for the agent that serves")).collect();
+    assert!(matches!(stands_by[..], [line] if line.contains(&format!("\"pid\":{}", new.pid().unwrap()))), "{log}");
+    let listener = old.status().await.unwrap()["listeners"][0].clone();
+    assert!(listener["bound"] == true && listener["listening"] == false, "{listener}");
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(handover(&old).await["role"], "standby", "until it is told to end");
     let before = new.all_requests().await.unwrap();
@@ -269,6 +315,10 @@ async fn a_successor_takes_over_and_nobody_notices() {
     assert_eq!(old.ended().await.unwrap().code(), Some(0));
     new.wait_for(async |new: &mut Agent| Ok(new.all_requests().await? > before + 100)).await.unwrap();
     assert!(!probes.is_finished(), "probes and metrics have answered all the time");
+    assert!(!files.is_finished(), "nothing but logs has been written");
+    assert_eq!(names(&node.shared()), ["handover.sock", "seat"]);
+    assert!(new.log().contains("another agent has closed its connection"), "{}", new.log());
+    assert!(!new.log().contains("\"error\""), "a normal end is none: {}", new.log());
     askers.lost_nothing();
     assert_eq!(node.exchanges(), calls);
 }
@@ -344,7 +394,7 @@ async fn a_successor_that_dies_at_any_step_leaves_the_predecessor_serving() {
     let askers = node.ask(&["app-0", "app-1"]).begun().await;
     let calls = node.exchanges();
     for step in 0..7 {
-        let failed = results(&old, "failed");
+        let failed = old.sample("credlet_handovers_total{result=\"failed\"}").await.unwrap();
         let mut peer = match step {
             0 => Peer::over(node.directory().connect().await.unwrap()),
             _ => node.successor().await,
@@ -363,9 +413,14 @@ async fn a_successor_that_dies_at_any_step_leaves_the_predecessor_serving() {
         }
         drop((peer, seat));
         assert!(node.served_after("app-0").await < SECOND, "step {step}");
-        becomes(&mut old, "serving").await;
-        old.wait_for(async |old: &mut Agent| Ok(handover(old).await["standing_by"] == serde_json::json!([]))).await.unwrap();
-        assert_eq!(results(&old, "failed") - failed, usize::from([4, 5].contains(&step)), "step {step}");
+        old.wait_for(async |old: &mut Agent| {
+            let standing = handover(old).await;
+            Ok(standing["role"] == "serving" && standing["standing_by"] == serde_json::json!([]))
+        })
+        .await
+        .unwrap();
+        let failed = old.sample("credlet_handovers_total{result=\"failed\"}").await.unwrap() - failed;
+        assert_eq!(failed, u64::from([4, 5].contains(&step)), "step {step}");
     }
     assert_eq!((results(&old, "given"), results(&old, "resumed")), (1, 1));
     askers.lost_nothing();
@@ -454,6 +509,13 @@ async fn a_predecessor_that_hangs_is_waited_for() {
     new.wait_for(async |new: &mut Agent| Ok(handover(new).await["role"] == "greeting")).await.unwrap();
     let pending = new.status().await.unwrap()["pending"].clone();
     assert!(pending["duty"].is_string(), "{pending}");
+    let waits = "waits for the agent that has the seat";
+    new.wait_for(async |new: &mut Agent| Ok(new.log().contains(waits))).await.unwrap();
+    let (waiting, pid) = (handover(&new).await, old.pid().unwrap().as_raw());
+    assert!(waiting["for_seconds"].as_u64() >= Some(5) && waiting["serving"]["pid"] == pid, "{waiting}");
+    let log = new.log();
+    let line = log.lines().find(|line| line.contains(waits)).unwrap();
+    assert!(line.contains("\"WARN\"") && line.contains(&format!("\"pid\":{pid}")), "{line}");
     signal(&old, Signal::SIGCONT);
     new.become_ready_itself().await.unwrap();
     becomes(&mut old, "standby").await;
@@ -529,7 +591,7 @@ async fn keys_that_were_handed_over_verify_while_their_source_is_away() {
 /// Plays a predecessor that serves nothing: it has the seat, the socket and a listening socket of the credentials' address.
 struct Predecessor {
     seat: Seat,
-    listener: UnixListener,
+    publication: Publication,
     credentials: TcpListener,
 }
 
@@ -538,15 +600,14 @@ impl Predecessor {
         let directory = node.directory();
         let seat = directory.take_seat().unwrap().unwrap();
         let credentials = TcpListener::bind(node.setup.addresses().credentials).unwrap();
-        Self { seat, listener: directory.publish().unwrap(), credentials }
+        Self { seat, publication: directory.publish().unwrap(), credentials }
     }
 
     /// Greets the next successor, in a format of its own, with its socket.
     async fn greets(&self, format: u16) -> Peer {
-        let (stream, _) = within(10 * SECOND, self.listener.accept()).await.unwrap();
-        let mut peer = Peer::over(stream);
+        let mut peer = Peer::over(within(10 * SECOND, self.publication.accept()).await.unwrap());
         let hello = peer.hear().await;
-        assert!(matches!(hello.message, Message::Hello(_)) && hello.descriptors.is_empty(), "{hello:?}");
+        assert!(matches!(hello.message, Message::Hello(_)), "{hello:?}");
         peer.say(Message::Welcome(greeting(format)), vec![self.credentials.try_clone().unwrap().into()]);
         peer
     }
@@ -565,8 +626,8 @@ async fn a_state_that_is_not_known_is_left_and_the_sockets_are_taken() {
     let waiting = tokio::spawn(http::get(new.address(), "/healthz", &[]));
     peer.say(Message::Go(vec![9].into()), vec![old.seat.copy().unwrap()]);
     assert_eq!(peer.hear_word().await.message, Message::Serving);
-    let Predecessor { seat, listener, credentials } = old;
-    drop((seat, listener, credentials));
+    let Predecessor { seat, publication, credentials } = old;
+    drop((seat, publication, credentials));
     peer.say(Message::Done, Vec::new());
     new.become_ready_itself().await.unwrap();
     assert_eq!(waiting.await.unwrap().unwrap().status, 404, "who waited in the old queue is answered");
@@ -599,6 +660,46 @@ async fn a_predecessor_that_dies_in_the_middle_is_followed_at_once() {
         new.become_ready_itself().await.unwrap();
         assert!(node.served_after("app-0").await < SECOND, "step {step}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn joins_that_fail_come_ever_more_seldom_and_the_seat_is_tried_all_the_while() {
+    let node = Node::new().await;
+    let (old, begun) = (Predecessor::of(&node), Clock::System.now().mono);
+    let new = node.spawn("new");
+    for _ in 0..8 {
+        let mut peer = old.greets(FORMAT).await;
+        peer.say(Message::Done, Vec::new());
+        peer.is_closed().await;
+    }
+    let taken = Clock::System.now().mono - begun;
+    assert!(taken > 2 * SECOND, "20 ms, and each time twice as long: {taken:?}");
+    drop(old);
+    assert!(node.served_after("app-0").await < SECOND, "before the next join, which is 2.5 s away");
+    for line in ["another agent of this node", "could not be joined"] {
+        assert_eq!(new.log().matches(line).count(), 1, "{line}: {}", new.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_removes_from_the_directory_is_made_again() {
+    let node = Node::new().await;
+    let (socket, seat, obstacle) = ["handover.sock", "seat", "handover.sock.new"].map(|name| node.shared().join(name)).into();
+    std::fs::create_dir(&obstacle).unwrap();
+    let mut agent = node.start("old").await;
+    assert!(agent.log().contains("no successor can take over from this agent"), "{}", agent.log());
+    std::fs::remove_dir(&obstacle).unwrap();
+    node.is_found().await;
+    std::fs::remove_file(&socket).unwrap();
+    node.is_found().await;
+    std::fs::remove_file(&socket).unwrap();
+    std::fs::write(&socket, "").unwrap();
+    node.is_found().await;
+    [&socket, &seat].into_iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    node.is_found().await;
+    assert!(node.directory().take_seat().unwrap().is_none(), "the one that others try now is locked as well");
+    let _new = node.start("new").await;
+    becomes(&mut agent, "standby").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -654,7 +755,8 @@ async fn processes_of_other_users_are_let_nowhere() {
     let output = within(20 * SECOND, stranger(connect).wait_with_output()).await.unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "heard 0\n");
     assert!(old.log().contains("of another user"), "{}", old.log());
-    drop(old);
+    signal(&old, Signal::SIGKILL);
+    old.ended().await.unwrap();
 
     std::fs::remove_file(&socket).unwrap();
     let listen = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.bind(sys.argv[1])\ns.listen()\ns.settimeout(10)\n\

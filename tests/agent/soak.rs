@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::flood::flood;
 use crate::harness::agent::Agent;
 use crate::harness::checker::{Checker, Promise};
+use crate::harness::http::get_from;
 use crate::harness::setup::Setup;
 use crate::world::{World, config, pod, token};
 
@@ -28,7 +29,7 @@ const PODS: usize = 500;
 /// The patience of the Rust SDK. The 900 ms are judged where time is simulated; here clients, agents and AWS share a machine.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Requests at once: each may wait half a second for a renewal, and all are to ask within a few seconds.
-const CLIENTS: usize = 100;
+const CLIENTS: u8 = 100;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A number from the environment.
@@ -72,13 +73,15 @@ impl Node {
     async fn ask_all(&self) {
         let mut clients = JoinSet::new();
         for client in 0..CLIENTS {
+            // An address for each: what one may have open is limited.
+            let source = Ipv4Addr::new(127, 0, 1, client);
             let (cloud, checker, pods) = (Arc::clone(&self.cloud), Arc::clone(&self.checker), Arc::clone(&self.pods));
             let address = self.setup.addresses().credentials;
             clients.spawn(async move {
-                for pod in pods.iter().skip(client).step_by(CLIENTS) {
+                for pod in pods.iter().skip(client.into()).step_by(CLIENTS.into()) {
                     let token = token(&cloud, pod);
                     let headers = [("authorization", token.as_str())];
-                    let asking = crate::harness::http::get(address, "/v1/credentials", &headers);
+                    let asking = get_from(source, address, "/v1/credentials", &headers);
                     let asking = async { asking.await.map_err(|error| format!("{error:#}"))?.document() };
                     let _ = checker.ask(pod, &token, asking).await;
                 }

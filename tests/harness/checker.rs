@@ -22,8 +22,9 @@ pub(crate) const ANSWER_LIMIT: Duration = Duration::from_millis(900);
 /// The same as a client on a busy machine sees it: the shortest patience of SDKs but one.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// A call that arrives this soon after AWS asked to be left alone was on its way when it did.
-const ON_ITS_WAY: Duration = Duration::from_millis(100);
+/// A call that arrives this soon after AWS asked to be left alone was on its way when it did: a share of the limit of answers, as both
+/// are longer on a busy machine.
+const ON_ITS_WAY: u32 = 9;
 
 /// More broken promises are not told.
 const MOST_TOLD: usize = 20;
@@ -74,6 +75,7 @@ pub(crate) struct Checker {
 #[derive(Debug)]
 struct Seen {
     promise: Promise,
+    on_its_way: Duration,
     /// Whose token it is, by its fingerprint.
     owners: HashMap<String, Owner>,
     served: BTreeSet<Served>,
@@ -101,7 +103,8 @@ impl Checker {
     /// Nothing is promised yet but that answers come within `limit` and are true.
     pub(crate) fn new(clock: Clock, limit: Duration) -> Self {
         let (owners, served, report, broken) = Default::default();
-        Self { clock, limit, seen: Mutex::new(Seen { promise: Promise::NONE, owners, served, report, broken }) }
+        let seen = Seen { promise: Promise::NONE, on_its_way: limit / ON_ITS_WAY, owners, served, report, broken };
+        Self { clock, limit, seen: Mutex::new(seen) }
     }
 
     /// From now on.
@@ -225,7 +228,7 @@ impl Seen {
                 *known = if known.1 < at { (at, until) } else { (known.0, known.1.max(until)) };
             }
             if let Some((since, until)) =
-                closed.get(&node(call)).filter(|(since, until)| call.at > *since + ON_ITS_WAY && call.at < *until)
+                closed.get(&node(call)).filter(|(since, until)| call.at > *since + self.on_its_way && call.at < *until)
             {
                 hasty.push(format!(
                     "{:?} was called {:?} before its Retry-After had passed, {:?} after it was told",

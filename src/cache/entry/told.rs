@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::base::clock::Now;
-use crate::cache::entry::{Entry, Held, Keeping, Setback};
+use crate::cache::entry::{Entry, FIRST_DENIAL, Held, Keeping, Setback};
 use crate::domain::credential::{Credential, LONGEST_LIFE, PackedCredential};
 use crate::domain::identity::PackedPresented;
 use crate::domain::mint::Failure;
@@ -83,6 +83,9 @@ impl Entry {
             self.newest = Arc::new(newer);
         }
         self.asked_at = self.asked_at.max(ago(now, told.unasked_for));
+        if told.held.is_none() && told.denied_for.is_some_and(|since| self.is_refused_since(since, now)) {
+            self.held = None;
+        }
         let theirs = told.held.map(|held| (Arc::new(held.credential.unpack()), held.renewal_in));
         let outdated = match (&theirs, self.held()) {
             (Some((theirs, _)), Some(ours)) => theirs.obtained_at() < ours.obtained_at(),
@@ -109,6 +112,13 @@ impl Entry {
     /// A load ended that another agent made: what came of it has been learnt.
     pub(in crate::cache) fn concluded(&mut self) {
         self.flight = None;
+    }
+
+    /// Whether what is held came before a refusal that was first met so long ago, which is long enough to be confirmed: who told of
+    /// it has let go of the same.
+    fn is_refused_since(&self, since: Duration, now: Now) -> bool {
+        let older = |held: &Arc<Credential>| held.obtained_at().checked_add(since).is_none_or(|end| end < now.wall);
+        since >= FIRST_DENIAL && self.held().is_some_and(older)
     }
 
     fn hold_newer(&mut self, credential: Arc<Credential>, renewal_in: Duration, now: Now) {

@@ -169,6 +169,22 @@ fn a_refusal_is_remembered_here_too_and_takes_nothing_away() {
 }
 
 #[test]
+fn what_one_agent_has_let_go_of_the_other_does_too() {
+    let begin = start();
+    let (first, second) = (after(begin, HOUR), after(begin, HOUR + Duration::from_secs(5)));
+    let (mut refused, mut older) = (holding("A", begin, 6 * HOUR), holding("A", begin, 6 * HOUR));
+    refused.landed(Err(denied()), EVEN, first);
+    learns(&mut older, &refused, first);
+    assert_eq!(id(&older), Some("A"), "one refusal may be a mistake");
+    refused.landed(Err(denied()), EVEN, second);
+    let mut newer = holding("NEW", second, 6 * HOUR);
+    for entry in [&mut older, &mut newer] {
+        learns(entry, &refused, second);
+    }
+    assert_eq!((id(&older), id(&newer)), (None, Some("NEW")));
+}
+
+#[test]
 fn the_operator_who_wants_renewals_early_has_them_early() {
     let begin = start();
     let parcel = told(&holding("A", begin, 6 * HOUR), begin);

@@ -74,11 +74,13 @@ async fn pair() -> (Agent, Agent, SocketAddr) {
     let old = agent(0, Duty::serving());
     let address = old.listeners.addresses()[0];
     let new = agent(address.port(), Duty::standby());
-    assert!(new.listeners.addresses().is_empty(), "what another one holds is not bound");
+    let is_bound = || new.listeners.statuses()[0].bound;
+    assert!(!is_bound(), "what another one holds is not bound");
     new.inheritance.receive(old.inheritance.duplicates().unwrap());
-    while new.listeners.addresses().is_empty() {
+    while !is_bound() {
         tokio::task::yield_now().await;
     }
+    assert!(new.listeners.addresses().is_empty(), "nor listened on while it stands by");
     assert!(new.context.readiness.pending().is_empty());
     (old, new, address)
 }

@@ -2,13 +2,16 @@
 //!
 //! Whoever may enter it can take a node's credentials along, so nobody but this user may: it is refused unless it is this user's
 //! own and closed to all others. Nothing is ever written there: the seat is only locked, and the state only passes through.
+//!
+//! What stands in there may be removed while agents run. Each holds what it has made, so it can tell whether others find that still.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use tokio::net::{UnixListener, UnixStream};
 
 /// Locked by the one who serves.
@@ -29,20 +32,39 @@ pub struct Directory(PathBuf);
 #[derive(Debug)]
 pub struct Seat(File);
 
-/// Why a directory is of no use.
+/// The socket of the one who serves.
+#[derive(Debug)]
+pub struct Publication {
+    listener: UnixListener,
+    /// Its place in the directory, held so that no other file can be mistaken for it.
+    place: File,
+}
+
+/// Why a directory is of no use. What an operator can do about it is said with it.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     /// It has to mean the same for every agent.
     #[error("{0} is no absolute path")]
     Relative(PathBuf),
-    /// It is not there, or can't be looked at.
+    /// Nobody has made it.
+    #[error("{path} is not there; as root: credlet initialize --no-link --handover-dir {path} --handover-owner {own}")]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it has to be.
+        own: u32,
+    },
+    /// It can't be looked at.
     #[error("{0} can't be used: {1}")]
     Unusable(PathBuf, io::Error),
     /// A file, or a link that leads anywhere.
     #[error("{0} is no directory")]
     NoDirectory(PathBuf),
     /// Others may enter it.
-    #[error("{path} belongs to uid {owner} with mode {mode:o}: it has to be uid {own}'s own, with mode 700")]
+    #[error(
+        "{path} belongs to uid {owner} with mode {mode:o}: it has to be uid {own}'s own, with mode 700; \
+         as root: chown {own} {path} && chmod 700 {path}"
+    )]
     Open {
         /// The directory.
         path: PathBuf,
@@ -65,11 +87,15 @@ impl Directory {
         if !path.is_absolute() {
             return Err(DirectoryError::Relative(path.to_owned()));
         }
-        let found = path.symlink_metadata().map_err(unusable)?;
+        let own = own_uid();
+        let found = path.symlink_metadata().map_err(|error| {
+            let missing = error.kind() == io::ErrorKind::NotFound;
+            if missing { DirectoryError::Missing { path: path.to_owned(), own } } else { unusable(error) }
+        })?;
         if !found.is_dir() {
             return Err(DirectoryError::NoDirectory(path.to_owned()));
         }
-        let (owner, mode, own) = (found.uid(), found.mode() & 0o7777, own_uid());
+        let (owner, mode) = (found.uid(), found.mode() & 0o7777);
         if owner != own || mode & OTHERS != 0 {
             return Err(DirectoryError::Open { path: path.to_owned(), owner, mode, own });
         }
@@ -91,19 +117,39 @@ impl Directory {
         }
     }
 
+    /// Whether it is this one that others try: they may have found none, and made another.
+    #[must_use]
+    pub fn has(&self, seat: &Seat) -> bool {
+        self.leads(SEAT, &seat.0)
+    }
+
+    /// Whether it is this one that others connect to.
+    #[must_use]
+    pub fn shows(&self, publication: &Publication) -> bool {
+        self.leads(SOCKET, &publication.place)
+    }
+
+    fn leads(&self, name: &str, to: &File) -> bool {
+        let place = |found: Metadata| (found.dev(), found.ino());
+        let there = self.0.join(name).symlink_metadata().map(place);
+        there.is_ok_and(|there| to.metadata().map(place).is_ok_and(|held| held == there))
+    }
+
     /// Listens for successors, in place of whoever did before.
     ///
     /// # Errors
     /// When the directory has become unusable.
-    pub fn publish(&self) -> io::Result<UnixListener> {
+    pub fn publish(&self) -> io::Result<Publication> {
         let new = self.0.join(NEW_SOCKET);
         match std::fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => (),
         }
         let listener = UnixListener::bind(&new)?;
+        let place = (OFlag::O_PATH | OFlag::O_NOFOLLOW).bits();
+        let place = OpenOptions::new().read(true).custom_flags(place).open(&new)?;
         std::fs::rename(&new, self.0.join(SOCKET))?;
-        Ok(listener)
+        Ok(Publication { listener, place })
     }
 
     /// Connects to the one who serves.
@@ -116,8 +162,18 @@ impl Directory {
 
     fn seat(&self) -> io::Result<File> {
         let mut options = OpenOptions::new();
-        let no_link = nix::fcntl::OFlag::O_NOFOLLOW.bits();
+        let no_link = OFlag::O_NOFOLLOW.bits();
         options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(no_link).open(self.0.join(SEAT))
+    }
+}
+
+impl Publication {
+    /// The next who connects.
+    ///
+    /// # Errors
+    /// Those of accept(2).
+    pub async fn accept(&self) -> io::Result<UnixStream> {
+        self.listener.accept().await.map(|(stream, _)| stream)
     }
 }
 
@@ -190,7 +246,7 @@ mod tests {
         let first = directory.publish().unwrap();
         let second = directory.publish().unwrap();
         let (connected, accepted) = tokio::join!(directory.connect(), second.accept());
-        assert!(is_own(&connected.unwrap()) && is_own(&accepted.unwrap().0));
+        assert!(is_own(&connected.unwrap()) && is_own(&accepted.unwrap()));
         drop(second);
         assert_eq!(directory.connect().await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         drop(first);
@@ -199,17 +255,33 @@ mod tests {
         assert_eq!(names, [SOCKET, SEAT]);
     }
 
+    #[tokio::test]
+    async fn what_is_removed_or_replaced_is_not_found_any_more() {
+        let (folder, directory) = directory();
+        let (seat, socket) = (folder.path().join(SEAT), folder.path().join(SOCKET));
+        let (held, published) = (directory.take_seat().unwrap().unwrap(), directory.publish().unwrap());
+        for replaced in [false, true] {
+            assert!(directory.has(&held) && directory.shows(&published));
+            let aside = [&seat, &socket].map(|path| (path, path.with_extension("aside")));
+            aside.iter().for_each(|(path, aside)| std::fs::rename(path, aside).unwrap());
+            let _others = replaced.then(|| (directory.take_seat().unwrap().unwrap(), directory.publish().unwrap()));
+            assert!(!directory.has(&held) && !directory.shows(&published), "{replaced}");
+            aside.iter().for_each(|(path, aside)| std::fs::rename(aside, path).unwrap());
+        }
+    }
+
     #[test]
     fn a_directory_that_others_may_enter_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let refused = |path: &Path| Directory::open(path).unwrap_err().to_string();
         for mode in [0o755, 0o770, 0o701, 0o1777] {
             std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(mode)).unwrap();
-            assert!(refused(folder.path()).contains(&format!("with mode {mode:o}: it has to be")), "{mode:o}");
+            let error = refused(folder.path());
+            assert!(error.contains(&format!("with mode {mode:o}: it has to be")) && error.contains("chmod 700 /"), "{error}");
         }
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o700)).unwrap();
         assert!(refused(Path::new("var/run")).contains("no absolute path"));
-        assert!(refused(&folder.path().join("missing")).contains("No such file"));
+        assert!(refused(&folder.path().join("missing")).contains("is not there; as root: credlet initialize --no-link"));
         let (file, link) = (folder.path().join("file"), folder.path().join("link"));
         std::fs::write(&file, "").unwrap();
         symlink(folder.path(), &link).unwrap();

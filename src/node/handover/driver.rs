@@ -1,32 +1,35 @@
 //! Does what the [`Machine`] says, and tells it what happens.
 
+mod hearing;
+mod joins;
+mod report;
 mod speech;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::base::bucket::Bucket;
-use crate::node::handover::directory::{Directory, Seat, is_own};
+use crate::base::repeats::Repeats;
+use crate::node::handover::directory::{Directory, Publication, Seat, is_own};
+use crate::node::handover::driver::joins::Joins;
+use crate::node::handover::driver::report::Line;
 use crate::node::handover::link::{Letter, ReadError};
 use crate::node::handover::links::{Links, Post};
-use crate::node::handover::machine::{Action, Event, Link, Machine, PAUSE, Role};
-use crate::node::handover::wire::{Body, FORMAT, Greeting, Message, Part};
-use crate::node::handover::{Estate, Handover, Shared};
+use crate::node::handover::machine::{Action, Event, Link, Machine, PAUSE};
+use crate::node::handover::wire::{Body, Part};
+use crate::node::handover::{Estate, Handover, Peer, Shared};
 use crate::node::inheritance::Inheritance;
 use crate::observe::Context;
-use crate::observe::metrics;
 
-/// Bytes of state that one link may bring before its end: 2,000 entries of 16 KiB and the keys.
-const MOST_STATE: usize = 64 << 20;
-/// How long a timer sleeps that wakes for nothing.
-const NOTHING_DUE: Duration = Duration::from_secs(24 * 3600);
+/// From one look at what nobody tells to the next: whether successors find this agent, and how long it has waited for another one.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// A running handover.
 pub(super) struct Driver {
@@ -39,17 +42,22 @@ pub(super) struct Driver {
     seat: Option<Seat>,
     /// What came with `Go`, until the machine says what becomes of it.
     offered: Option<(Seat, Body)>,
-    listener: Option<UnixListener>,
+    /// Whether successors are to find this agent.
+    is_public: bool,
+    publication: Option<Publication>,
     links: Links,
     /// By whose landings this agent's own loads are spared.
     expected_of: Option<Link>,
     pause_until: Option<Instant>,
+    joins: Joins,
+    /// The one who was connected to last.
+    awaited: Option<Peer>,
+    next_look: Instant,
     /// Whether anything that a predecessor knew could not be read.
     cold: bool,
     /// Whether there is no seat to take any more: the directory has gone.
     seatless: bool,
-    strangers: Bucket,
-    complaints: Bucket,
+    lines: Repeats<Line>,
     inbox: mpsc::Receiver<Post>,
 }
 
@@ -59,6 +67,7 @@ enum Wake {
     Letter(Link, Result<Letter, ReadError>),
     Stream(io::Result<UnixStream>),
     Landing(Part),
+    Look,
     Terminate,
     Ready,
     Leave,
@@ -68,7 +77,7 @@ impl Driver {
     pub(super) fn new(handover: Handover, inheritance: Inheritance, estate: Box<dyn Estate>, context: Context) -> Self {
         let Handover { directory, seat, shared } = handover;
         let (links, inbox) = Links::new();
-        let once_a_minute = Bucket::once_a_minute(context.clock.now().mono);
+        let now = context.clock.now().mono;
         Self {
             machine: Machine::default(),
             directory,
@@ -78,14 +87,17 @@ impl Driver {
             shared,
             seat,
             offered: None,
-            listener: None,
+            is_public: false,
+            publication: None,
             links,
             expected_of: None,
             pause_until: None,
+            joins: Joins::new(now),
+            awaited: None,
+            next_look: now + LOOK,
             cold: false,
             seatless: false,
-            strangers: once_a_minute.clone(),
-            complaints: once_a_minute,
+            lines: Repeats::default(),
             inbox,
         }
     }
@@ -106,6 +118,7 @@ impl Driver {
                 }
                 Wake::Stream(stream) => self.accept(stream).await,
                 Wake::Landing(part) => self.links.mirror(&part, None),
+                Wake::Look => self.look(),
                 Wake::Ready => {
                     ready = true;
                     self.happens(Event::Ready).await;
@@ -129,8 +142,8 @@ impl Driver {
             () = self.shared.terminate.cancelled(), if !terminating => Wake::Terminate,
             () = self.context.readiness.complete(), if !ready => Wake::Ready,
             () = self.shared.leaving.cancelled() => Wake::Leave,
-            stream = accepted(self.listener.as_ref()) => Wake::Stream(stream),
-            () = tokio::time::sleep_until(at) => Wake::Event(timer),
+            stream = accepted(self.publication.as_ref()) => Wake::Stream(stream),
+            () = tokio::time::sleep_until(at) => timer,
         }
     }
 
@@ -142,15 +155,24 @@ impl Driver {
     }
 
     /// The first limit that passes, and what that means.
-    fn next_timer(&self) -> (Event, Instant) {
-        let pause = self.pause_until.map(|at| (Event::Paused, at));
-        let late = self.links.first_late().map(|(link, at)| (Event::Late(link), at));
+    fn next_timer(&self) -> (Wake, Instant) {
+        let pause = self.pause_until.map(|at| (Wake::Event(Event::Paused), at));
+        let late = self.links.first_late().map(|(link, at)| (Wake::Event(Event::Late(link)), at));
         let first = late.into_iter().chain(pause).min_by_key(|(_, at)| *at);
-        first.unwrap_or_else(|| (Event::Paused, self.context.clock.now().mono + NOTHING_DUE))
+        first.filter(|(_, at)| *at < self.next_look).unwrap_or((Wake::Look, self.next_look))
+    }
+
+    fn look(&mut self) {
+        self.next_look = self.context.clock.now().mono + LOOK;
+        if self.is_public {
+            self.publish();
+        }
+        self.tell_waiting();
     }
 
     /// Has the machine look at `event`, and at all that follows from it at once.
     async fn happens(&mut self, event: Event) {
+        let before = self.machine.role();
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             if event == Event::Paused && self.pause_until.take().is_none() {
@@ -161,8 +183,8 @@ impl Driver {
                 events.extend(self.act(action).await);
             }
             self.offered = None;
-            self.tell_status();
         }
+        self.tell_role(before);
     }
 
     /// Does it, and returns what comes of it at once.
@@ -174,8 +196,11 @@ impl Driver {
             Action::LeaveSeat => self.seat = None,
             Action::Pause => self.pause_until = Some(self.context.clock.now().mono + PAUSE),
             Action::Connect => return Some(self.connect().await),
-            Action::Publish => self.publish(),
-            Action::Unpublish => self.listener = None,
+            Action::Publish => {
+                self.is_public = true;
+                self.publish();
+            }
+            Action::Unpublish => (self.is_public, self.publication) = (false, None),
             Action::Serve => self.context.duty.set(true),
             Action::Rest if self.machine.has_served() => self.context.duty.relieve(),
             Action::Rest => self.context.duty.set(false),
@@ -194,13 +219,13 @@ impl Driver {
         self.seat = None;
         match self.directory.take_seat() {
             Ok(seat) => {
-                self.seat = seat;
+                (self.seat, self.seatless) = (seat, false);
                 if self.seat.is_some() { Event::Seated } else { Event::Unseated }
             }
             Err(error) => {
                 self.seatless = is_of_directory(&error);
-                if self.complaints.take(self.context.clock.now().mono) {
-                    tracing::warn!(%error, "the seat can't be tried");
+                if let Some(times) = self.line(Line::Seat) {
+                    tracing::warn!(%error, times, "the seat can't be tried");
                 }
                 Event::Unseated
             }
@@ -216,11 +241,15 @@ impl Driver {
     }
 
     async fn connect(&mut self) -> Event {
+        let now = self.context.clock.now().mono;
+        // Without a seat there is nothing else by which to know whether somebody serves.
+        if !self.seatless && !self.joins.may_begin(now) {
+            return Event::Refused;
+        }
         match self.directory.connect().await {
-            Ok(stream) if is_own(&stream) => Event::Connected(self.links.open(stream)),
-            Ok(_) => {
-                self.refuse_stranger();
-                Event::Refused
+            Ok(stream) => {
+                self.joins.begun(now);
+                self.join(stream)
             }
             Err(error) if self.seatless => {
                 tracing::warn!(%error, "the handover directory has become unusable: this agent serves without it");
@@ -228,9 +257,20 @@ impl Driver {
             }
             Err(error) => {
                 tracing::debug!(%error, "nobody to take over from answers");
+                self.awaited = None;
                 Event::Refused
             }
         }
+    }
+
+    fn join(&mut self, stream: UnixStream) -> Event {
+        if !is_own(&stream) {
+            self.refuse_stranger();
+            return Event::Refused;
+        }
+        let link = self.links.open(stream);
+        self.awaited = self.links.get(link).map(|open| open.peer.clone());
+        Event::Connected(link)
     }
 
     async fn accept(&mut self, stream: io::Result<UnixStream>) {
@@ -241,24 +281,32 @@ impl Driver {
             }
             Ok(_) => self.refuse_stranger(),
             Err(error) => {
-                tracing::warn!(%error, "a successor can't be let in");
+                if let Some(times) = self.line(Line::Accept) {
+                    tracing::warn!(%error, times, "a successor can't be let in");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 
-    fn refuse_stranger(&mut self) {
-        if self.strangers.take(self.context.clock.now().mono) {
-            tracing::warn!("a process of another user at the handover socket is refused");
+    /// Sees to it that others find this agent, and the seat that it has: somebody may have removed either.
+    fn publish(&mut self) {
+        if let Err(error) = self.keep_found()
+            && let Some(times) = self.line(Line::Socket)
+        {
+            tracing::warn!(%error, times, "no successor can take over from this agent");
         }
     }
 
-    fn publish(&mut self) {
-        if self.listener.is_none() {
-            let listener = self.directory.publish();
-            self.listener =
-                listener.inspect_err(|error| tracing::warn!(%error, "no successor can take over from this agent")).ok();
+    fn keep_found(&mut self) -> io::Result<()> {
+        if !self.seat.as_ref().is_some_and(|seat| self.directory.has(seat)) {
+            let seat = self.directory.take_seat()?;
+            self.seat = Some(seat.ok_or_else(|| io::Error::other("another agent has taken a seat of its own in the directory"))?);
         }
+        if !self.publication.as_ref().is_some_and(|publication| self.directory.shows(publication)) {
+            self.publication = Some(self.directory.publish()?);
+        }
+        Ok(())
     }
 
     fn close(&mut self, link: Link) {
@@ -267,83 +315,6 @@ impl Driver {
             self.expected_of = None;
             self.estate.expect(None);
         }
-    }
-
-    fn count(&self, result: metrics::Handover) {
-        let is_cold = self.cold && result == metrics::Handover::Taken;
-        let result = if is_cold { metrics::Handover::Cold } else { result };
-        let label: &'static str = result.into();
-        tracing::info!(result = label, "handover");
-        self.context.metrics.handovers.ended(result);
-    }
-
-    /// What the machine has to know of a letter; what it need not is dealt with here.
-    fn read(&mut self, link: Link, letter: Result<Letter, ReadError>) -> Option<Event> {
-        self.links.get(link)?;
-        match letter {
-            Ok(Letter { message, descriptors }) => self.understand(link, message, descriptors),
-            Err(error) => {
-                tracing::info!(%error, "the connection to another agent has ended");
-                Some(Event::Broken(link))
-            }
-        }
-    }
-
-    fn understand(&mut self, link: Link, message: Message, mut descriptors: Vec<OwnedFd>) -> Option<Event> {
-        let word = message.word();
-        match message {
-            Message::Part(part) => return self.learn(link, part),
-            Message::Hello(greeting) | Message::Welcome(greeting) => self.meet(link, greeting, descriptors),
-            Message::Go(loads) => match descriptors.pop() {
-                Some(seat) => self.offered = Some((Seat::inherited(seat), loads)),
-                None => return Some(Event::Broken(link)),
-            },
-            Message::End | Message::Ready | Message::Serving | Message::Done => {}
-        }
-        word.map(|word| Event::Heard(link, word))
-    }
-
-    fn meet(&mut self, link: Link, greeting: Greeting, sockets: Vec<OwnedFd>) {
-        let Some(open) = self.links.get_mut(link) else { return };
-        let is_known = greeting.format == FORMAT;
-        open.is_known = Some(is_known);
-        open.has_sockets = !sockets.is_empty();
-        tracing::info!(version = greeting.version, pid = open.peer.pid, sockets = sockets.len(), "another agent of this node");
-        if !is_known {
-            self.cold = true;
-            tracing::warn!(format = greeting.format, "what the other agent knows is of a format that this version does not know");
-        }
-        open.peer.version = Some(greeting.version);
-        if open.has_sockets {
-            self.inheritance.receive(sockets);
-        }
-    }
-
-    fn learn(&mut self, link: Link, part: Part) -> Option<Event> {
-        let open = self.links.get_mut(link)?;
-        if open.is_known != Some(true) {
-            return None;
-        }
-        let arriving = matches!(self.machine.role(), Role::Learning(server) if server == link);
-        open.state_bytes = if arriving { open.state_bytes.saturating_add(part.body.len()) } else { 0 };
-        if open.state_bytes > MOST_STATE {
-            tracing::warn!("the other agent tells more than any can know");
-            return Some(Event::Broken(link));
-        }
-        self.links.mirror(&part, Some(link));
-        let kind = part.kind;
-        if let Err(error) = self.estate.learn(part) {
-            self.cold = true;
-            tracing::warn!(kind, %error, "some of what the other agent knows can't be read and is left");
-        }
-        None
-    }
-
-    fn tell_status(&self) {
-        let peer = |link: &Link| self.links.get(*link).map(|open| open.peer.clone());
-        let role = self.machine.role();
-        let (serving, standing_by) = (role.server().as_ref().and_then(peer), self.machine.peers().iter().filter_map(peer));
-        self.shared.stands(role, self.context.clock.now().mono, serving, standing_by.collect());
     }
 }
 
@@ -354,9 +325,9 @@ fn is_of_directory(error: &io::Error) -> bool {
 }
 
 /// The next connection; never, where nobody listens.
-async fn accepted(listener: Option<&UnixListener>) -> io::Result<UnixStream> {
-    match listener {
-        Some(listener) => listener.accept().await.map(|(stream, _)| stream),
+async fn accepted(publication: Option<&Publication>) -> io::Result<UnixStream> {
+    match publication {
+        Some(publication) => publication.accept().await,
         None => std::future::pending().await,
     }
 }

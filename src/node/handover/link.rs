@@ -18,7 +18,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
+use super::TASK;
 use super::wire::{Frame, MAX_DESCRIPTORS, Message, PREFIX, WireError};
+use crate::base::tasks::named;
 
 /// A peer that takes nothing for so long hangs.
 pub const STALL: Duration = Duration::from_secs(2);
@@ -68,7 +70,7 @@ pub struct Writer {
 pub fn halves(stream: UnixStream) -> (Reader, Writer) {
     let stream = Arc::new(stream);
     let (outbox, letters) = mpsc::unbounded_channel();
-    let task = tokio::spawn(write(Arc::clone(&stream), letters));
+    let task = tokio::spawn(named(TASK, write(Arc::clone(&stream), letters)));
     (Reader { stream, descriptors: VecDeque::new() }, Writer { outbox, task })
 }
 
@@ -146,7 +148,11 @@ impl Reader {
     async fn fill(&mut self, mut buffer: &mut [u8]) -> Result<(), ReadError> {
         let Self { stream, descriptors } = self;
         while !buffer.is_empty() {
-            let read = stream.async_io(Interest::READABLE, || receive_some(stream, buffer, descriptors)).await?;
+            let read = match stream.async_io(Interest::READABLE, || receive_some(stream, buffer, descriptors)).await {
+                // So the kernel says that it was closed with something left unread.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+                read => read?,
+            };
             if read == 0 {
                 return Err(ReadError::Closed);
             }

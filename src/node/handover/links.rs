@@ -8,10 +8,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::node::handover::Peer;
+use crate::base::tasks::named;
 use crate::node::handover::link::{Letter, ReadError, Reader, Writer, halves};
 use crate::node::handover::machine::Link;
 use crate::node::handover::wire::{Message, Part};
+use crate::node::handover::{Peer, TASK};
 
 /// Letters read and not looked at yet; a peer that sends more waits.
 const UNREAD: usize = 64;
@@ -63,7 +64,7 @@ impl Links {
             state_bytes: 0,
             late_at: None,
             writer,
-            _reader: AbortOnDropHandle::new(tokio::spawn(read(link, reader, self.post.clone()))),
+            _reader: AbortOnDropHandle::new(tokio::spawn(named(TASK, read(link, reader, self.post.clone())))),
         };
         self.open.insert(link, open);
         link

@@ -25,7 +25,7 @@ use strum::IntoStaticStr;
 
 use crate::observe::metrics::Handover;
 
-/// From one attempt to find the one who serves, or the seat, to the next: soon enough for 100 ms, and seldom enough for an agent
+/// From one attempt to get the seat, or to find the one who serves, to the next: soon enough for 100 ms, and seldom enough for an agent
 /// that waits for one that hangs.
 pub const PAUSE: Duration = Duration::from_millis(20);
 /// For a first word, and for the answer to it: nothing is computed for either.
@@ -71,7 +71,7 @@ pub enum Event {
     Paused,
     /// Somebody serves: this is the link to it.
     Connected(Link),
-    /// Nobody answers.
+    /// Nobody answers, or joins have failed of late and the next one is put off.
     Refused,
     /// Somebody connected.
     Accepted(Link),
@@ -160,6 +160,12 @@ impl Role {
             }
             Self::Seeking | Self::Serving | Self::Giving(_) | Self::Ended => None,
         }
+    }
+
+    /// Whether it is on its way to where it serves or stands by, and may have to begin again.
+    #[must_use]
+    pub fn is_joining(self) -> bool {
+        matches!(self, Self::Seeking | Self::Greeting(_) | Self::Learning(_) | Self::Offering(_))
     }
 }
 

@@ -14,8 +14,10 @@ mod search;
 pub mod wire;
 
 use std::io;
+use std::mem::discriminant;
 use std::sync::Arc;
 use std::task::{self, Poll};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -29,6 +31,9 @@ use crate::node::handover::machine::Role;
 use crate::node::handover::wire::{Body, Part};
 use crate::node::inheritance::Inheritance;
 use crate::observe::Context;
+
+/// By this name its panics are counted.
+const TASK: &str = "handover";
 
 /// What an agent knows, told to another one and learned from it.
 pub trait Estate: Send + 'static {
@@ -74,7 +79,7 @@ pub struct Shared {
 
 #[derive(Debug)]
 struct Standing {
-    role: &'static str,
+    role: Role,
     since: Instant,
     serving: Option<Peer>,
     standing_by: Vec<Peer>,
@@ -94,7 +99,7 @@ pub struct Peer {
 pub struct Status {
     role: &'static str,
     for_seconds: u64,
-    /// Whom this agent stands by for.
+    /// Whom this agent stands by for, or waits for to join it.
     serving: Option<Peer>,
     /// Who stands by for this agent.
     standing_by: Vec<Peer>,
@@ -108,7 +113,7 @@ impl Handover {
     pub fn begin(directory: Directory, context: &Context) -> io::Result<Self> {
         let seat = directory.take_seat()?;
         context.duty.set(seat.is_some());
-        let standing = Standing { role: "seeking", since: context.clock.now().mono, serving: None, standing_by: Vec::new() };
+        let standing = Standing { role: Role::Seeking, since: context.clock.now().mono, serving: None, standing_by: Vec::new() };
         let shared = Shared {
             terminate: CancellationToken::new(),
             ended: CancellationToken::new(),
@@ -126,15 +131,11 @@ impl Handover {
     }
 
     /// Goes on until the process ends: what its last loads bring is told even while it drains.
+    ///
+    /// Should it panic, an agent that serves goes on serving. The seat goes with it, so who stands by serves as well, from the same
+    /// sockets; and liveness fails, so that the kubelet makes an end of it.
     pub fn run(self, inheritance: Inheritance, estate: Box<dyn Estate>, context: &Context) {
-        let shutdown = context.tasks.shutting_down();
-        let driver = tokio::spawn(Driver::new(self, inheritance, estate, context.clone()).run());
-        context.tasks.spawn_critical("handover", async move {
-            tokio::select! {
-                _ = driver => (),
-                () = shutdown => (),
-            }
-        });
+        context.tasks.spawn_lasting(TASK, Driver::new(self, inheritance, estate, context.clone()).run());
     }
 }
 
@@ -154,9 +155,15 @@ impl Shared {
 
     fn stands(&self, role: Role, now: Instant, serving: Option<Peer>, standing_by: Vec<Peer>) {
         let mut standing = self.status.lock();
-        let role = role.into();
-        let since = if standing.role == role { standing.since } else { now };
+        let same = discriminant(&standing.role) == discriminant(&role) || (standing.role.is_joining() && role.is_joining());
+        let since = if same { standing.since } else { now };
         *standing = Standing { role, since, serving, standing_by };
+    }
+
+    /// For how long it has tried to join the one that serves, if it does: however often it has to begin again.
+    fn joining_for(&self, now: Instant) -> Option<Duration> {
+        let standing = self.status.lock();
+        standing.role.is_joining().then(|| now.saturating_duration_since(standing.since))
     }
 
     /// Where this agent stands.
@@ -164,7 +171,7 @@ impl Shared {
     pub fn status(&self, now: Instant) -> Status {
         let standing = self.status.lock();
         Status {
-            role: standing.role,
+            role: standing.role.into(),
             for_seconds: now.saturating_duration_since(standing.since).as_secs(),
             serving: standing.serving.clone(),
             standing_by: standing.standing_by.clone(),

@@ -10,7 +10,7 @@
 //! that it knows it. What may change is the state in [`Part`]s: its format is a number in the greeting, and agents whose numbers
 //! differ exchange no state.
 
-use strum::FromRepr;
+use strum::{EnumDiscriminants, FromRepr};
 use zeroize::Zeroizing;
 
 use super::machine::Word;
@@ -26,25 +26,27 @@ pub const PREFIX: usize = 4;
 /// Kind and number of descriptors.
 const HEAD: usize = 2;
 
-/// One frame's meaning.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One frame's meaning, and the number that tells it.
+#[derive(Debug, Clone, PartialEq, Eq, EnumDiscriminants)]
+#[strum_discriminants(name(Kind), vis(), derive(FromRepr))]
+#[repr(u8)]
 pub enum Message {
     /// The first of who connects.
-    Hello(Greeting),
+    Hello(Greeting) = 1,
     /// The answer to it.
-    Welcome(Greeting),
+    Welcome(Greeting) = 2,
     /// Some of the state.
-    Part(Part),
+    Part(Part) = 3,
     /// All of the state has been told.
-    End,
+    End = 4,
     /// The sender would serve.
-    Ready,
+    Ready = 5,
     /// The receiver shall serve; some loads are still in flight at the sender.
-    Go(Body),
+    Go(Body) = 6,
     /// The sender serves.
-    Serving,
+    Serving = 7,
     /// The sender has let go of the seat.
-    Done,
+    Done = 8,
 }
 
 /// Who speaks.
@@ -99,20 +101,6 @@ pub enum WireError {
     /// The body is not what the kind says.
     #[error("a frame of kind {0} with a body that makes no sense")]
     Body(u8),
-}
-
-/// What the second field of a frame says.
-#[derive(Debug, Clone, Copy, FromRepr)]
-#[repr(u8)]
-enum Kind {
-    Hello = 1,
-    Welcome = 2,
-    Part = 3,
-    End = 4,
-    Ready = 5,
-    Go = 6,
-    Serving = 7,
-    Done = 8,
 }
 
 impl Frame {
@@ -190,18 +178,13 @@ impl Message {
     }
 
     fn encode(&self) -> (u8, Body) {
-        let none = || Zeroizing::new(Vec::new());
-        let (kind, body) = match self {
-            Self::Hello(greeting) => (Kind::Hello, greeting.encode()),
-            Self::Welcome(greeting) => (Kind::Welcome, greeting.encode()),
-            Self::Part(part) => (Kind::Part, part.encode()),
-            Self::End => (Kind::End, none()),
-            Self::Ready => (Kind::Ready, none()),
-            Self::Go(keys) => (Kind::Go, keys.clone()),
-            Self::Serving => (Kind::Serving, none()),
-            Self::Done => (Kind::Done, none()),
+        let body = match self {
+            Self::Hello(greeting) | Self::Welcome(greeting) => greeting.encode(),
+            Self::Part(part) => part.encode(),
+            Self::Go(loads) => loads.clone(),
+            Self::End | Self::Ready | Self::Serving | Self::Done => Body::default(),
         };
-        (kind.number(), body)
+        (Kind::from(self).number(), body)
     }
 }
 

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::node::handover::directory::Seat;
 use crate::node::handover::driver::Driver;
+use crate::node::handover::driver::report::Line;
 use crate::node::handover::machine::{Event, Link, Word};
 use crate::node::handover::wire::{Greeting, MAX_FRAME, Message};
 
@@ -33,7 +34,9 @@ impl Driver {
     /// nothing to wait for.
     fn say_go(&mut self, link: Link) -> Option<Event> {
         let Some(Ok(seat)) = self.seat.as_ref().map(Seat::copy) else {
-            tracing::warn!("there is no seat to pass on");
+            if let Some(times) = self.line(Line::Seat) {
+                tracing::warn!(times, "there is no seat to pass on");
+            }
             return Some(Event::Broken(link));
         };
         let is_known = self.links.get(link).is_some_and(|open| open.is_known == Some(true));
@@ -47,9 +50,11 @@ impl Driver {
         None
     }
 
-    fn sockets(&self) -> Vec<OwnedFd> {
+    fn sockets(&mut self) -> Vec<OwnedFd> {
         self.inheritance.duplicates().unwrap_or_else(|error| {
-            tracing::warn!(%error, "sockets can't be passed on");
+            if let Some(times) = self.line(Line::Descriptors) {
+                tracing::warn!(%error, times, "sockets can't be passed on");
+            }
             Vec::new()
         })
     }

@@ -1,0 +1,61 @@
+//! What must never be, and what must always be able to come.
+
+use super::super::machine::Role;
+use super::{Agent, End, Life, Packet, World};
+
+impl World {
+    /// What must never be.
+    pub(super) fn fault(&self) -> Option<&'static str> {
+        let confirmed = self.agents.iter().filter(|agent| matches!(agent.machine.role(), Role::Serving | Role::Giving(_)));
+        if confirmed.clone().count() > 1 {
+            return Some("two have the seat to themselves");
+        }
+        if confirmed.clone().any(|agent| self.lock.is_none() || agent.seat != self.lock) {
+            return Some("one serves without the seat");
+        }
+        let stands_by = |agent: &&Agent| matches!(agent.machine.role(), Role::Standby(_) | Role::Ended);
+        if self.agents.iter().filter(stands_by).any(|agent| agent.seat.is_some()) {
+            return Some("one that stands by keeps the seat from others");
+        }
+        let forgets = |near: &End, far: &End| {
+            let known = |at: usize| self.agents[at].entries;
+            let some = |packet: &Packet| if let Packet::Entries(some) | Packet::State(some) = packet { *some } else { 0 };
+            let sent = far.inbox.iter().map(some).fold(0, |all, some| all | some);
+            let whole = near.open && far.open && !far.inbox.contains(&Packet::Broken);
+            let whole = whole && (near.mirrors || self.has_joined(near) || self.has_joined(far));
+            whole && known(near.at) & !(known(far.at) | sent) != 0
+        };
+        let lost = self.pipes.iter().any(|[a, b]| forgets(a, b) || forgets(b, a));
+        lost.then_some("an entry is lost that both could know")
+    }
+
+    /// Whether the agent at this end has been told all over it.
+    fn has_joined(&self, end: &End) -> bool {
+        let role = self.agents[end.at].machine.role();
+        matches!(role, Role::Standby(link) | Role::Offering(link) | Role::Taking(link) if Some(link) == end.link)
+    }
+
+    /// All is well and will stay so: one accepts, holds the seat, can be found, and every other one stands by for it.
+    pub(super) fn is_settled(&self) -> bool {
+        let serves = |agent: &&Agent| agent.accepts();
+        let mut serving = self.agents.iter().enumerate().filter(|(at, agent)| self.is_alive(*at) && serves(agent));
+        let (Some((at, one)), None) = (serving.next(), serving.next()) else { return self.willing().next().is_none() };
+        let found = one.machine.role() == Role::Serving && one.listens && self.socket == Some(at);
+        let idle = self.pipes.iter().flatten().all(|end| end.inbox.is_empty() && !end.limited && end.link.is_some() == end.open);
+        let linked = |other: &&Agent| matches!(other.machine.role(), Role::Standby(_)) || other.machine.role() == Role::Serving;
+        let attached = one.machine.peers().len() + 1 == self.willing().count();
+        found && idle && self.willing().filter(linked).count() == self.willing().count() && attached
+    }
+
+    /// Somebody serves, as far as one can that does not hang, or has the seat kept from it by one that does.
+    pub(super) fn is_served(&self) -> bool {
+        let holds = |agent: &Agent| agent.seat.is_some() && agent.seat == self.lock;
+        let kept = |agent: &Agent| agent.life == Life::Hung && holds(agent) && !self.willing().any(holds);
+        let sent = |packet: &Packet| matches!(packet, Packet::Seat(seat) if Some(*seat) == self.lock);
+        // Who sent it can free it, as long as it lives.
+        let orphaned = |near: &End, far: &End| !self.is_alive(far.at) && near.inbox.iter().any(sent);
+        let in_a_link = self.pipes.iter().any(|[a, b]| orphaned(a, b) || orphaned(b, a));
+        let mut willing = self.willing().peekable();
+        willing.peek().is_none() || willing.any(Agent::accepts) || in_a_link || self.agents.iter().any(kept)
+    }
+}
