@@ -1,5 +1,6 @@
 //! A hundred agents of a node, one after the other, while sixteen clients ask without a pause: what fails, what AWS is asked for
-//! beyond the clients' first credentials, and the longest time that a client waited. Fails unless both are nothing.
+//! beyond the clients' first credentials, and the longest time that a client waited. Fails unless both are nothing, or when a client
+//! gets credentials of another one.
 //!
 //! Without `--bench` (as `cargo test --benches` runs it) three agents show that it works.
 

@@ -178,7 +178,10 @@ impl Entry {
     pub(super) fn ask(&mut self, presented: &Arc<Presented>, now: Now) -> Asked {
         let revives = self.is_dormant(now);
         self.asked_at = now.mono;
-        self.remember(presented);
+        // Of the same one twice, the one that others here hold too: a copy that another agent told is one too many.
+        if presented.expires_at >= self.newest.expires_at && !Arc::ptr_eq(presented, &self.newest) {
+            self.newest = Arc::clone(presented);
+        }
         let (answer, begins) = match self.servable(now) {
             Some(held) if held.is_aging(now) => self.ask_aging(held, now),
             Some(held) => (Answer::Serve(held), false),
@@ -270,12 +273,6 @@ impl Entry {
     #[must_use]
     pub(super) fn is_orphaned(&self, now: Now) -> bool {
         self.newest.expires_at.is_some_and(|end| end <= now.wall)
-    }
-
-    fn remember(&mut self, presented: &Arc<Presented>) {
-        if presented.expires_at > self.newest.expires_at {
-            self.newest = Arc::clone(presented);
-        }
     }
 
     fn servable(&self, now: Now) -> Option<Arc<Credential>> {

@@ -214,3 +214,7 @@ impl Hash for SessionKey {
 #[cfg(test)]
 #[path = "sessions_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "sessions_store_tests.rs"]
+mod store_tests;

@@ -20,7 +20,7 @@ use crate::sim::pod::Kubernetes;
 use crate::sim::random;
 use crate::sim::role_request::RoleRequest;
 use crate::sim::script::cluster_in;
-use crate::sim::sessions::{ACCOUNT, Identity};
+use crate::sim::sessions::{ACCOUNT, Identity, POD_UID};
 use crate::sim::state::State;
 use crate::sim::sts::assume_role::assume_role;
 
@@ -132,7 +132,7 @@ fn session_tags(state: &State, pod: &Kubernetes) -> Vec<(String, String)> {
         ("kubernetes-namespace", &pod.namespace),
         ("kubernetes-service-account", &pod.serviceaccount.name),
         ("kubernetes-pod-name", &pod.pod.name),
-        ("kubernetes-pod-uid", &pod.pod.uid),
+        (POD_UID, &pod.pod.uid),
     ];
     tags.map(|(key, value)| (key.to_owned(), value.clone())).to_vec()
 }

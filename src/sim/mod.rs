@@ -27,7 +27,7 @@ mod response;
 pub mod role_request;
 pub mod script;
 mod server;
-mod sessions;
+pub mod sessions;
 mod sigv4;
 mod state;
 mod sts;

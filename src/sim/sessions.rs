@@ -29,6 +29,19 @@ const CONTENT_BYTES: usize = 740;
 /// Bytes of the MAC before a token's content: HMAC-SHA256.
 const MAC_BYTES: usize = 32;
 
+/// The session tag by which EKS names a pod's UID.
+pub(super) const POD_UID: &str = "kubernetes-pod-uid";
+
+/// The UID of the pod for which EKS Auth made the session of this access key, as its token says; `None` if that is the token of
+/// another access key, or names no pod.
+#[must_use]
+pub fn pod_of(access_key_id: &str, session_token: &str) -> Option<String> {
+    let bytes = STANDARD.decode(session_token).ok()?;
+    let content: Content = serde_json::from_slice(bytes.get(MAC_BYTES..)?).ok()?;
+    let tags = (content.access_key_id == access_key_id).then_some(content.identity.tags)?;
+    tags.into_iter().find_map(|(key, value)| (key == POD_UID).then_some(value))
+}
+
 /// Issues and recognises sessions.
 #[derive(Debug)]
 pub(super) struct Sessions {

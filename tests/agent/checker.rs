@@ -1,13 +1,18 @@
 //! The judge of all proofs, judged: each broken promise is told, and nothing is that was kept.
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use credlet::sim::cloud::Conditions;
 use credlet::sim::pod::{NODE, PodSpec};
 
+use crate::harness::abuse::Place;
+use crate::harness::asker::{Asker, Asking, Connections};
+use crate::harness::canned::Canned;
 use crate::harness::checker::{ANSWER_LIMIT, Promise};
 use crate::simulation::{SimulatedAgent, Simulation, pod_on};
-use crate::world::token;
+use crate::world::{World, pod, token, within};
 
 /// A pod that was served, and what.
 struct Scene {
@@ -108,5 +113,36 @@ async fn a_call_before_its_retry_after_is_told() {
         calls.push(again);
         let verdict = scene.simulation.checker.verdict(&calls);
         assert_eq!(verdict.is_ok(), is_kept, "{verdict:?}");
+    }
+}
+
+/// How often a client that asks all the time got nothing of its own from this agent; what it got of somebody else is an error.
+async fn verdict_of_a_client(agent: SocketAddr, token: &str) -> Result<usize, String> {
+    let (token, pause) = (token.to_owned(), Duration::from_millis(1));
+    let asker = Asker::start(Asking { address: agent, token, connections: Connections::Each, pause });
+    within(Duration::from_secs(10), async {
+        while asker.so_far(|asked| asked.served + asked.failed == 0) {
+            tokio::time::sleep(pause).await;
+        }
+    })
+    .await;
+    asker.stop().map(|asked| asked.failed).map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn clients_under_load_tell_credentials_of_somebody_else() {
+    let world = World::start().await;
+    let [mine, others] = ["app-0", "app-0"].map(|name| world.token(&pod(name)));
+    let [own, foreign] = [world.agent.ask(&mine).await.unwrap().json(), world.agent.ask(&others).await.unwrap().json()];
+    let mut mixed = own.clone();
+    mixed["AccessKeyId"] = foreign["AccessKeyId"].clone();
+    for (document, is_own) in [(own, true), (foreign, false), (mixed, false)] {
+        let canned = Canned::start(&document).await.unwrap();
+        let agent = canned.url.trim_start_matches("http://").parse().unwrap();
+        let verdict = verdict_of_a_client(agent, &mine).await;
+        assert_eq!(verdict.is_ok(), is_own, "{verdict:?}");
+        let place = Place { enter: Arc::new(|| Ok(())), from: Ipv4Addr::LOCALHOST, agent, token: mine.clone() };
+        let notice = place.ask_for(Duration::from_millis(20)).await;
+        assert_eq!(notice.is_ok(), is_own, "{notice:?}");
     }
 }

@@ -83,6 +83,20 @@ impl Scene {
     fn delete(&self) {
         self.server.pods().delete(&self.mine.pod_uid, None);
     }
+
+    /// The API server is gone, and the agent knows.
+    async fn loses_server(&self, health: Health) {
+        self.server.set_health(health);
+        self.server.pods().break_watches();
+        self.shows(NOT_SYNCED).await;
+    }
+
+    /// It is there again, and so long after that the agent has tried.
+    async fn finds_server(&self) {
+        self.server.set_health(Health::Well);
+        self.laboratory.pass(30 * SECOND).await;
+        self.shows(SYNCED).await;
+    }
 }
 
 #[tokio::test]
@@ -145,9 +159,7 @@ async fn a_check_tries_list_and_watch() {
 async fn a_watch_that_breaks_off_goes_on_where_it_was() {
     let scene = Scene::new().await;
     assert_eq!(scene.both().await, (200, 200));
-    scene.server.set_health(Health::Away);
-    scene.server.pods().break_watches();
-    scene.shows(NOT_SYNCED).await;
+    scene.loses_server(Health::Away).await;
     scene.delete();
     scene.server.set_health(Health::Well);
     scene.dropped(1).await;
@@ -160,9 +172,7 @@ async fn a_list_tells_who_went_while_nobody_watched() {
     for gone in [Gone::Status, Gone::Event] {
         let scene = Scene::new().await;
         assert_eq!(scene.both().await, (200, 200));
-        scene.server.set_health(Health::Away);
-        scene.server.pods().break_watches();
-        scene.shows(NOT_SYNCED).await;
+        scene.loses_server(Health::Away).await;
         scene.delete();
         scene.server.pods().forget(gone);
         scene.server.set_health(Health::Well);
@@ -182,21 +192,15 @@ async fn an_api_server_that_is_away_stops_nobody_and_is_told() {
     scene.laboratory.wait_for(|laboratory| laboratory.context.readiness.advice().contains_key("pod watch")).await;
     assert!(scene.laboratory.status().await["pod_watch"]["error"].is_string());
     scene.delete();
-    scene.server.set_health(Health::Well);
-    scene.laboratory.pass(30 * SECOND).await;
-    scene.shows(SYNCED).await;
+    scene.finds_server().await;
     assert_eq!(scene.both().await, (200, 200), "whoever was gone before the first list is not known");
     assert!(scene.laboratory.context.readiness.advice().is_empty());
 
-    scene.server.set_health(Health::Silent);
-    scene.server.pods().break_watches();
-    scene.shows(NOT_SYNCED).await;
+    scene.loses_server(Health::Silent).await;
     scene.server.pods().delete(&scene.other.pod_uid, None);
     scene.laboratory.pass(600 * SECOND).await;
     assert_eq!(scene.both().await, (200, 200));
-    scene.server.set_health(Health::Well);
-    scene.laboratory.pass(30 * SECOND).await;
-    scene.shows(SYNCED).await;
+    scene.finds_server().await;
     scene.dropped(1).await;
     scene.laboratory.pass(62 * SECOND).await;
     assert_eq!(scene.both().await, (200, 401));
@@ -208,8 +212,6 @@ async fn a_connection_that_died_unseen_is_given_up() {
     scene.server.set_health(Health::Silent);
     scene.laboratory.pass(101 * SECOND).await;
     scene.shows(NOT_SYNCED).await;
-    scene.server.set_health(Health::Well);
-    scene.laboratory.pass(30 * SECOND).await;
-    scene.shows(SYNCED).await;
+    scene.finds_server().await;
     assert_eq!(scene.server.pods().lists(), 1);
 }

@@ -7,8 +7,10 @@ use std::time::Duration;
 use credlet::domain::policy::WEB_IDENTITY_AUDIENCE;
 use credlet::sim::fault::Fault;
 use credlet::sim::script::{Behaviour, Operation};
+use nix::sys::signal::{Signal, kill};
 
 use crate::chains;
+use crate::harness::agent::Agent;
 use crate::harness::http::Answer;
 use crate::harness::setup::{CREDLET, Setup, credlet};
 use crate::world::{World, cloud, pod};
@@ -19,8 +21,32 @@ async fn secrets_are_in_answers_to_their_owners_only() {
         let world = World::with(|setup| setup.flag("verbosity", "trace").flag("log-format", format)).await;
         let (secrets, errors) = live(&world).await;
         assert!(world.agent.log().lines().count() > 10, "trace says something");
-        ensure_hidden(&world, &secrets, errors).await;
+        ensure_hidden(&world.agent, &secrets, errors).await;
     }
+}
+
+/// Everything happens to one agent, then to the next, and the first one goes on when that has died.
+#[tokio::test]
+async fn so_are_those_that_agents_hand_on() {
+    let mut setup = None;
+    let mut world = World::with(|own| setup.insert(own.flag("verbosity", "trace").with_handover().unwrap()).clone()).await;
+    let token = world.token(&pod("app-0"));
+    let first = world.agent.ask(&token).await.unwrap().body;
+    let (mut secrets, mut errors) = live(&world).await;
+    let next = setup.unwrap().follow("next").await.unwrap();
+    assert_eq!(world.agent.ask(&token).await.unwrap().body, first, "it has been handed on");
+    let (others, more) = live(&world).await;
+    secrets.extend(others);
+    errors += &more;
+    for (agent, word) in [(&world.agent, "Heard(0, Ready)"), (&next, "Heard(0, Go)")] {
+        assert!(agent.log().contains(word), "trace tells of the handover: {}", agent.log());
+        ensure_hidden(agent, &secrets, errors.clone()).await;
+    }
+    kill(next.pid().unwrap(), Signal::SIGKILL).unwrap();
+    let is_back = async |agent: &mut Agent| Ok(agent.status().await?["handover"]["role"] == "serving");
+    world.agent.wait_for(is_back).await.unwrap();
+    assert_eq!(world.agent.ask(&token).await.unwrap().body, first, "it has kept it");
+    ensure_hidden(&world.agent, &secrets, errors).await;
 }
 
 /// The session that is served by default leads on to the target, so its secrets are those of a session in between as well.
@@ -38,7 +64,7 @@ async fn so_are_those_of_web_identity_and_chains() {
         take(&answer, &mut secrets, &mut errors);
     }
     assert_eq!(secrets.len(), 4 + 2 * 2, "{errors}");
-    ensure_hidden(&world, &secrets, errors).await;
+    ensure_hidden(&world.agent, &secrets, errors).await;
 }
 
 /// AWS calls no external id a secret, but who knows it and the role is one step nearer to it.
@@ -61,7 +87,7 @@ async fn external_ids_are_for_operators_only() {
         assert_eq!(answer.status, status, "{}", answer.body);
         errors += &answer.body;
     }
-    ensure_hidden(&world, &[EXTERNAL_ID.to_owned()], errors).await;
+    ensure_hidden(&world.agent, &[EXTERNAL_ID.to_owned()], errors).await;
     let mut explain = credlet("policy");
     explain.args(["explain", "--namespace=default", "--service-account=app", "--file"]).arg(&file);
     assert!(text(explain.output().await.unwrap()).contains(EXTERNAL_ID), "they have to see what they configured");
@@ -88,13 +114,13 @@ fn text(output: Output) -> String {
     String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
 }
 
-async fn ensure_hidden(world: &World, secrets: &[String], errors: String) {
+async fn ensure_hidden(agent: &Agent, secrets: &[String], errors: String) {
     let outputs = [
-        ("log", world.agent.log()),
-        ("status", world.agent.status().await.unwrap().to_string()),
-        ("status table", table(world).await),
-        ("metrics", world.agent.scrape().await.unwrap().body),
-        ("readiness", world.agent.probe("/readyz").await.unwrap().body),
+        ("log", agent.log()),
+        ("status", agent.status().await.unwrap().to_string()),
+        ("status table", table(agent).await),
+        ("metrics", agent.scrape().await.unwrap().body),
+        ("readiness", agent.probe("/readyz").await.unwrap().body),
         ("errors", errors),
     ];
     for (name, output) in &outputs {
@@ -149,7 +175,7 @@ async fn live(world: &World) -> (Vec<String>, String) {
     (secrets, errors)
 }
 
-async fn table(world: &World) -> String {
-    let output = credlet("status").arg("--run-dir").arg(world.agent.run_dir()).output().await.unwrap();
+async fn table(agent: &Agent) -> String {
+    let output = credlet("status").arg("--run-dir").arg(agent.run_dir()).output().await.unwrap();
     String::from_utf8(output.stdout).unwrap()
 }

@@ -5,7 +5,6 @@
 //! `CREDLET_SOAK_PODS` how many pods come and go (100,000).
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,8 +44,8 @@ struct Node {
     pods: Arc<Vec<PodSpec>>,
     setup: Setup,
     agent: Agent,
-    folder: TempDir,
     agents: usize,
+    _folder: TempDir,
 }
 
 impl Node {
@@ -54,25 +53,19 @@ impl Node {
         let conditions = Conditions { lifetime, ..Conditions::default() };
         let cloud = Cloud::start(cloud::Config { conditions, ..config() }).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let shared = folder.path().join("handover");
-        std::fs::create_dir(&shared).unwrap();
-        std::fs::set_permissions(&shared, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         // As many calls for a session of minutes as the default allows for one of hours.
         let setup = Setup::on_loopback(folder.path()).unwrap().of(&cloud).flag("max-service-qps", 100);
-        let setup = setup.flag("handover-dir", shared.display());
+        let setup = setup.with_handover().unwrap();
         let agent = setup.start().await.unwrap();
         let pods = (0..PODS).map(|number| pod(&format!("app-{number}"))).collect();
         let checker = Arc::new(Checker::new(Clock::System, LIMIT));
-        Self { cloud: Arc::new(cloud), checker, pods: Arc::new(pods), setup, agent, folder, agents: 1 }
+        Self { cloud: Arc::new(cloud), checker, pods: Arc::new(pods), setup, agent, agents: 1, _folder: folder }
     }
 
     /// The next agent takes over, and the one before ends.
     async fn hand_over(&mut self) {
-        let folder: PathBuf = self.folder.path().join(self.agents.to_string());
-        std::fs::create_dir(&folder).unwrap();
+        let next = self.setup.follow(&self.agents.to_string()).await.unwrap();
         self.agents += 1;
-        let mut next = self.setup.clone().in_folder(&folder).spawn().unwrap();
-        next.become_ready_itself().await.unwrap();
         std::mem::replace(&mut self.agent, next).stop().await.unwrap();
     }
 

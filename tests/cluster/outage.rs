@@ -8,10 +8,14 @@ use credlet::domain::policy::WEB_IDENTITY_AUDIENCE;
 use serde_json::Value;
 
 use crate::annotations::{ROLE, annotated};
+use crate::harness::http::Answer;
 use crate::pod::{self, Pod};
 use crate::world::World;
 
 const NAMESPACE: &str = "outage";
+
+/// Of the pods' role.
+const ACCOUNT: &str = "111111111111";
 
 /// Longer than annotations are used unread, so that reads fail and what is used is older than it would be with an API server.
 const OUTAGE: Duration = Duration::from_secs(66);
@@ -45,7 +49,8 @@ pub(crate) async fn api_server(world: Arc<World>) -> anyhow::Result<()> {
 
     let answers = scene.asking.answers().await?;
     ensure!(answers.len() >= before + ASKS, "{before} answers before, {} in all", answers.len());
-    let failed = answers.iter().skip(before).find(|answer| answer.status != 200);
+    let is_good = |answer: &&Answer| answer.status == 200 && answer.json()["AccountId"] == ACCOUNT;
+    let failed = answers.iter().skip(before).find(|answer| !is_good(answer));
     ensure!(failed.is_none(), "{failed:?}");
     let log = world.other_agent.pod().await?.logs().await?;
     let is_failed_read = |line: &str| line.contains("can't be read") && line.contains(r#""service_account":"app""#);
@@ -58,8 +63,8 @@ pub(crate) async fn api_server(world: Arc<World>) -> anyhow::Result<()> {
 impl Scene {
     /// All is on the second node, whose agent renews often.
     async fn set(world: &World) -> anyhow::Result<Self> {
-        let role = "arn:aws:iam::111111111111:role/outage";
-        world.other_agent.aws.put_role(role, "system:serviceaccount:outage:*")?;
+        let role = format!("arn:aws:iam::{ACCOUNT}:role/outage");
+        world.other_agent.aws.put_role(&role, "system:serviceaccount:outage:*")?;
         annotated(&world.cluster, NAMESPACE, &[&format!("{ROLE}={role}")]).await?;
         world.cluster.service_account(NAMESPACE, "stranger").await?;
         world.cluster.annotate(NAMESPACE, "stranger", &[&format!("{ROLE}={role}")]).await?;
@@ -67,7 +72,7 @@ impl Scene {
         let asking = run(pod::asking(pod::by_web_identity(NAMESPACE, "asking", "app"))).await?;
         let sibling = run(pod::by_web_identity(NAMESPACE, "sibling", "app")).await?.token().await?;
         let stranger_pod = run(pod::by_web_identity(NAMESPACE, "stranger", "stranger")).await?;
-        asking.is_served_in("111111111111").await?;
+        asking.is_served_in(ACCOUNT).await?;
         let (next_token, stranger) = (next_token(world).await?, stranger_pod.token().await?);
         Ok(Self { asking, next_token, sibling, stranger, stranger_pod })
     }

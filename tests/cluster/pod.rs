@@ -3,7 +3,7 @@
 use std::process::Output;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use credlet::domain::policy::POD_IDENTITY_AUDIENCE;
 use hyper::HeaderMap;
 use hyper::header::{HeaderValue, RETRY_AFTER};
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::agent::CREDLET;
 use crate::cluster::{Cluster, printed};
 use crate::harness::http::Answer;
+use crate::harness::owner::Owner;
 
 /// Symbolic links into /usr: with this machine's /usr mounted there, a pod runs this machine's own programs.
 pub(crate) const IMAGE: &str = "credlet.test/machine:1";
@@ -224,11 +225,16 @@ impl Pod {
         self.cluster.wait_until(&format!("credentials of {account}"), is_served).await
     }
 
-    /// Waits until a pod that is [`asking`] has asked once more and got credentials.
+    /// Waits until a pod that is [`asking`] by EKS Pod Identity has asked once more and got credentials, all of them its own.
     pub(crate) async fn is_served_again(&self) -> anyhow::Result<()> {
         let before = self.answers().await?.len();
         let is_served = async || Ok(self.answers().await?.iter().skip(before + 1).any(|answer| answer.status == 200));
-        self.cluster.wait_until("credentials", is_served).await
+        self.cluster.wait_until("credentials", is_served).await?;
+        let mut owner = Owner::new(self.object().await?["metadata"]["uid"].as_str().context("no UID")?);
+        let answers = self.answers_since_served().await?;
+        let foreign = answers.iter().find(|answer| answer.status == 200 && !owner.owns(answer.body.as_bytes()));
+        ensure!(foreign.is_none(), "credentials of somebody else: {foreign:?}");
+        Ok(())
     }
 
     /// The last of them.

@@ -59,5 +59,6 @@ pub(crate) async fn stolen_token(world: Arc<World>) -> anyhow::Result<()> {
     ensure!(REFUSED.contains(&after), "refused {after:?} after deletionTimestamp");
     ensure!(thief.ask_with(&token).await?.status == 401, "the thief is not");
     ensure!(agent.refused_pod(&victim).await?["reason"] == "pod_gone", "for another reason");
+    // A moment later than the refusals begin, for those who asked just before.
     cluster.wait_until("the end of what the thief had meanwhile", async || Ok(!is_held().await?)).await
 }

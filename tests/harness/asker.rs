@@ -1,6 +1,7 @@
 //! A client that asks again and again and never tries again: the shortest time without credentials shows. A thread of its own asks by
 //! plain sockets, so that a million questions cost little beside the agent's answers.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -9,11 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use credlet::base::clock::Clock;
 use nix::sched::{CloneFlags, setns};
 use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::harness::owner::Owner;
 
 /// Where a node's agent is.
 pub(crate) const NODES_AGENT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)), 80);
@@ -54,11 +57,14 @@ pub(crate) struct Asker {
     thread: JoinHandle<std::io::Result<()>>,
 }
 
-/// What it saw.
-#[derive(Debug, Clone, Default)]
+/// What it saw. Its Debug leaves out the many pauses.
+#[derive(Clone, Default)]
 pub(crate) struct Asked {
     pub(crate) served: usize,
+    /// Without credentials of its own.
     pub(crate) failed: usize,
+    /// Of these, with credentials of somebody else.
+    pub(crate) foreign: usize,
     /// The longest time from an answer with credentials to the next, failures between them.
     pub(crate) gap: Duration,
     /// The longest one without failures: what this machine adds.
@@ -69,6 +75,13 @@ pub(crate) struct Asked {
     pub(crate) last_failure: String,
     /// All times from an answer with credentials to the next, in microseconds.
     pub(crate) pauses: Vec<u32>,
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { served, failed, foreign, gap, slowest, last_failure, .. } = self;
+        write!(f, "{served} served, {failed} failed ({foreign} foreign), gap {gap:?}, slowest {slowest:?}, {last_failure:?}")
+    }
 }
 
 impl Asker {
@@ -88,7 +101,8 @@ impl Asker {
         let (told, seen) = (Arc::clone(&told_to_stop), Arc::clone(&asked));
         let thread = std::thread::spawn(move || {
             enter()?;
-            ask_until(&told, &mut Client { asking, kept: None }, &seen);
+            let owner = Owner::of(&asking.token).ok_or(ErrorKind::InvalidInput)?;
+            ask_until(&told, &mut Client { asking, owner, kept: None }, &seen);
             Ok(())
         });
         Self { told_to_stop, asked, thread }
@@ -99,11 +113,13 @@ impl Asker {
         look(&self.asked.lock())
     }
 
-    /// Ends it.
+    /// Ends it. Nothing excuses credentials of somebody else: they are an error.
     pub(crate) fn stop(self) -> anyhow::Result<Asked> {
         self.told_to_stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow!("it panicked"))?.context("no way into the network")?;
-        Ok(std::mem::take(&mut *self.asked.lock()))
+        self.thread.join().map_err(|_| anyhow!("it panicked"))?.context("no way into the network, or no token")?;
+        let asked = std::mem::take(&mut *self.asked.lock());
+        ensure!(asked.foreign == 0, "{} answers bore credentials of somebody else", asked.foreign);
+        Ok(asked)
     }
 }
 
@@ -111,11 +127,11 @@ fn ask_until(told_to_stop: &AtomicBool, client: &mut Client, asked: &Mutex<Asked
     let (mut last_served, mut failing) = (Clock::System.now().mono, false);
     while !told_to_stop.load(Ordering::Relaxed) {
         let begin = Clock::System.now().mono;
-        let answer = client.ask();
+        let outcome = client.ask();
         let now = Clock::System.now().mono;
         let mut asked = asked.lock();
-        match answer {
-            Ok(status) if status.starts_with("HTTP/1.1 200") => {
+        match outcome {
+            Ok(()) => {
                 let pause = now - last_served;
                 let longest = if failing { &mut asked.gap } else { &mut asked.slowest };
                 *longest = pause.max(*longest);
@@ -124,9 +140,10 @@ fn ask_until(told_to_stop: &AtomicBool, client: &mut Client, asked: &Mutex<Asked
                 asked.served += 1;
                 (last_served, failing) = (now, false);
             }
-            other => {
+            Err(failure) => {
                 asked.failed += 1;
-                asked.last_failure = other.unwrap_or_else(|error| error.to_string());
+                asked.foreign += usize::from(matches!(failure, Failure::Foreign));
+                asked.last_failure = failure.to_string();
                 failing = true;
             }
         }
@@ -135,14 +152,25 @@ fn ask_until(told_to_stop: &AtomicBool, client: &mut Client, asked: &Mutex<Asked
     }
 }
 
+/// Why a question brought no credentials.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Connection(#[from] std::io::Error),
+    #[error("{0}")]
+    Refused(String),
+    #[error("credentials of somebody else")]
+    Foreign,
+}
+
 struct Client {
     asking: Asking,
+    owner: Owner,
     kept: Option<BufReader<TcpStream>>,
 }
 
 impl Client {
-    /// The first line of the answer.
-    fn ask(&mut self) -> std::io::Result<String> {
+    fn ask(&mut self) -> Result<(), Failure> {
         let mut connection = match self.kept.take() {
             Some(connection) => connection,
             None => self.connect()?,
@@ -154,9 +182,12 @@ impl Client {
         let Asking { address, token, .. } = &self.asking;
         let request = format!("GET /v1/credentials HTTP/1.1\r\nHost: {address}\r\nAuthorization: {token}\r\n{close}\r\n");
         connection.get_mut().write_all(request.as_bytes())?;
-        let (status, ends) = answer(&mut connection)?;
+        let Answer { status, ends, body } = answer(&mut connection)?;
         self.kept = (!ends).then_some(connection);
-        Ok(status)
+        if !status.starts_with("HTTP/1.1 200") {
+            return Err(Failure::Refused(status));
+        }
+        if self.owner.owns(&body) { Ok(()) } else { Err(Failure::Foreign) }
     }
 
     fn connect(&self) -> std::io::Result<BufReader<TcpStream>> {
@@ -167,8 +198,16 @@ impl Client {
     }
 }
 
-/// Reads a whole answer: its first line, and whether the connection ends with it.
-fn answer(connection: &mut BufReader<TcpStream>) -> std::io::Result<(String, bool)> {
+/// A whole answer.
+struct Answer {
+    /// Its first line.
+    status: String,
+    /// Whether the connection ends with it.
+    ends: bool,
+    body: Vec<u8>,
+}
+
+fn answer(connection: &mut BufReader<TcpStream>) -> std::io::Result<Answer> {
     let (status, mut length, mut ends) = (line(connection)?, 0, false);
     loop {
         let field = line(connection)?.to_ascii_lowercase();
@@ -179,8 +218,9 @@ fn answer(connection: &mut BufReader<TcpStream>) -> std::io::Result<(String, boo
             None => break,
         }
     }
-    connection.read_exact(&mut vec![0; length])?;
-    Ok((status, ends))
+    let mut body = vec![0; length];
+    connection.read_exact(&mut body)?;
+    Ok(Answer { status, ends, body })
 }
 
 /// The next line of a head; nothing at its end.

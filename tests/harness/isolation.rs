@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::ensure;
+use credlet::base::clock::Clock;
 use credlet::domain::policy::POD_IDENTITY_AUDIENCE;
 use credlet::sim::cloud::Cloud;
 use credlet::sim::iam::role::Role;
@@ -21,7 +22,9 @@ const P99: Duration = Duration::from_millis(if cfg!(debug_assertions) { 900 } el
 /// How long each abuse lasts.
 const EACH: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1_500 } else { 10_000 });
 /// Memory that stays with the agent after all of it: allocator's pages, buckets, the audit's and the memo's entries. In KiB.
-const GROWTH: u64 = 24 * 1024;
+const GROWTH: u64 = 12 * 1024;
+/// However many keys are not known.
+const BETWEEN_FETCHES: Duration = Duration::from_secs(30);
 
 /// The policy by which service account `default/abuser` has as many targets, in `folder`; their roles are put into `cloud`.
 pub(crate) fn policy(cloud: &Cloud, folder: &Path) -> anyhow::Result<PathBuf> {
@@ -61,11 +64,13 @@ pub(crate) async fn prove(agent: &Agent, cloud: &Cloud, [abuser, neighbour]: [&P
         let first = place.ask_for(EACH / 5).await?;
         ensure!(first.failed == 0, "{first:?}");
     }
-    let before = agent.resident()?;
+    let (before, begun) = (agent.resident()?, Clock::System.now().mono);
     for abuse in Abuse::iter() {
         let at_work = abuser.begin(abuse)?;
         let notice = neighbour.ask_for(EACH).await?;
-        println!("{abuse:?}, {} times: {notice:?}", at_work.end()?);
+        let deeds = at_work.end()?;
+        println!("{abuse:?}: {deeds:?}; {notice:?}");
+        ensure!(deeds.reaches(abuse.least()), "{abuse:?} is none with {deeds:?}");
         ensure!(notice.failed == 0 && notice.p99 <= P99, "{abuse:?}: {notice:?}");
     }
     let after = agent.resident()?;
@@ -73,5 +78,11 @@ pub(crate) async fn prove(agent: &Agent, cloud: &Cloud, [abuser, neighbour]: [&P
     ensure!(after <= before + GROWTH, "{before} KiB before, {after} KiB after");
     let calls = [Operation::EksAuth, Operation::AssumeRole].map(|operation| cloud.count(operation));
     ensure!(calls[0] == 2 && calls[1] <= TARGETS, "one call a pod, and one a target: {calls:?}");
+    let (fetches, took) = (cloud.count(Operation::Jwks), Clock::System.now().mono - begun);
+    let most = 2 + took.as_secs() / BETWEEN_FETCHES.as_secs();
+    ensure!(
+        u64::try_from(fetches)? <= most,
+        "{fetches} fetches of keys within {took:?}, for one at the start and one each half a minute"
+    );
     Ok(())
 }

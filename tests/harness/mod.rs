@@ -13,7 +13,10 @@ pub(crate) mod http;
 #[cfg(test)]
 pub(crate) mod isolation;
 pub(crate) mod laptop;
+#[cfg(test)]
+pub(crate) mod neighbour;
 pub(crate) mod network;
+pub(crate) mod owner;
 pub(crate) mod pods;
 pub(crate) mod ports;
 pub(crate) mod relay;

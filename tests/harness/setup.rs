@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::fs::DirBuilder;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -108,6 +109,13 @@ impl Setup {
         self
     }
 
+    /// As the first of successive agents of a node, which share a directory in its folder.
+    pub(crate) fn with_handover(self) -> anyhow::Result<Self> {
+        let shared = self.folder.join("handover");
+        DirBuilder::new().mode(0o700).create(&shared)?;
+        Ok(self.flag("handover-dir", shared.display()))
+    }
+
     /// Of another agent of the same node, which has its own files in `folder`.
     pub(crate) fn in_folder(self, folder: &Path) -> Self {
         Self { folder: folder.to_owned(), ..self }.flag("run-dir", folder.join("run").display())
@@ -146,6 +154,15 @@ impl Setup {
     pub(crate) async fn start(&self) -> anyhow::Result<Agent> {
         let mut agent = self.spawn()?;
         agent.become_ready().await?;
+        Ok(agent)
+    }
+
+    /// Starts the next agent of the same node, which has a folder of this name for its files, and waits until it has taken over.
+    pub(crate) async fn follow(&self, name: &str) -> anyhow::Result<Agent> {
+        let folder = self.folder.join(name);
+        std::fs::create_dir(&folder)?;
+        let mut agent = self.clone().in_folder(&folder).spawn()?;
+        agent.become_ready_itself().await?;
         Ok(agent)
     }
 

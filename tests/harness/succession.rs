@@ -22,7 +22,6 @@ const LIMIT: Duration = Duration::from_secs(180);
 
 /// An agent under load, and those that follow it.
 pub(crate) struct Succession {
-    folder: TempDir,
     cloud: Cloud,
     setup: Setup,
     agent: Agent,
@@ -30,6 +29,7 @@ pub(crate) struct Succession {
     /// To AWS, until every client had its credentials.
     calls: usize,
     handovers: Vec<Duration>,
+    _folder: TempDir,
 }
 
 /// What its clients saw.
@@ -54,12 +54,9 @@ impl Succession {
             (tempfile::tempdir()?, Cloud::start(Config { region: REGION.to_owned(), ..Config::default() }).await?);
         // They are quicker than a pod may be, and all of them new at once.
         let setup = Setup::on_loopback(folder.path())?.of(&cloud).flag("pod-rate", 1_000_000).flag("max-service-qps", clients);
-        let shared = folder.path().join("handover");
-        std::fs::create_dir(&shared)?;
-        std::fs::set_permissions(&shared, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
-        let setup = setup.flag("handover-dir", shared.display());
+        let setup = setup.with_handover()?;
         let agent = setup.start().await?;
-        let mut succession = Self { folder, cloud, setup, agent, askers: Vec::new(), calls: 0, handovers: Vec::new() };
+        let mut succession = Self { cloud, setup, agent, askers: Vec::new(), calls: 0, handovers: Vec::new(), _folder: folder };
         for number in 0..clients {
             let client = succession.client(number);
             // The machine may be too busy for a first answer in time: the next one has it.
@@ -81,10 +78,7 @@ impl Succession {
     /// Starts the next agent, and ends the one before once that stands by.
     pub(crate) async fn hand_over(&mut self) -> anyhow::Result<()> {
         let begin = Clock::System.now().mono;
-        let folder = self.folder.path().join(self.handovers.len().to_string());
-        std::fs::create_dir(&folder)?;
-        let mut next = self.setup.clone().in_folder(&folder).spawn()?;
-        next.become_ready_itself().await?;
+        let next = self.setup.follow(&self.handovers.len().to_string()).await?;
         self.handovers.push(Clock::System.now().mono - begin);
         std::mem::replace(&mut self.agent, next).stop().await
     }
@@ -101,7 +95,7 @@ impl Succession {
         waited.with_context(|| format!("{} of {requests} requests so far; {}", all(), self.agent.log()))
     }
 
-    /// Ends all.
+    /// Ends all. Credentials of another client are an error.
     pub(crate) fn stop(mut self) -> anyhow::Result<Outcome> {
         self.handovers.sort_unstable();
         let asked = self.askers.into_iter().map(Asker::stop).collect::<anyhow::Result<Vec<Asked>>>()?;

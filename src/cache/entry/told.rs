@@ -79,8 +79,8 @@ impl Entry {
 
     /// Learns what another agent knows. Failures of one that held something older say nothing about what is held here.
     pub(in crate::cache) fn learn(&mut self, told: PackedEntry<'_>, now: Now) {
-        if let Some(presented) = told.newest.unpack() {
-            self.remember(&Arc::new(presented));
+        if let Some(newer) = told.newest.unpack().filter(|presented| presented.expires_at > self.newest.expires_at) {
+            self.newest = Arc::new(newer);
         }
         self.asked_at = self.asked_at.max(ago(now, told.unasked_for));
         if told.held.is_none() && told.denied_for.is_some_and(|since| self.is_refused_since(since, now)) {

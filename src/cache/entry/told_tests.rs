@@ -140,6 +140,10 @@ fn the_newest_token_and_the_latest_request_count() {
     assert_eq!((entry.newest().token_id.as_str(), entry.asked_at), ("new", later.mono));
     learns(&mut other, &holding("A", begin, HOUR), later);
     assert_eq!((other.newest().token_id.as_str(), other.asked_at), ("new", later.mono));
+    let shown = token("new", later.wall + 48 * HOUR);
+    entry.ask(&shown, later);
+    learns(&mut entry, &other, later);
+    assert!(Arc::ptr_eq(entry.newest(), &shown), "what is known here stands there once");
 }
 
 #[test]
