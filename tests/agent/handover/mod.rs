@@ -7,7 +7,6 @@ mod directory;
 mod peers;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,16 +42,13 @@ struct Node {
 impl Node {
     async fn new() -> Self {
         let (cloud, folder) = (cloud().await, tempfile::tempdir().unwrap());
-        let shared = folder.path().join("shared");
-        std::fs::create_dir(&shared).unwrap();
-        std::fs::set_permissions(&shared, PermissionsExt::from_mode(0o700)).unwrap();
-        let setup = Setup::on_loopback(folder.path()).unwrap().of(&cloud).flag("handover-dir", shared.display());
-        let setup = setup.flag("max-service-qps", 1_000);
+        let setup = Setup::on_loopback(folder.path()).unwrap().of(&cloud).flag("max-service-qps", 1_000);
+        let setup = setup.with_handover().unwrap();
         Self { cloud, folder, setup, pods: Mutex::default() }
     }
 
     fn shared(&self) -> PathBuf {
-        self.folder.path().join("shared")
+        self.folder.path().join("handover")
     }
 
     fn directory(&self) -> Directory {
