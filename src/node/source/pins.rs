@@ -96,7 +96,9 @@ impl Pins {
             if let Some(pod) = self.pods.get_mut(&pod_uid) {
                 pod.until = pod.until.max(until);
                 addresses.retain(|address| !pod.addresses.contains(address));
-                addresses.into_iter().for_each(|address| drop(pod.add(address, place.as_ref())));
+                for address in addresses {
+                    pod.add(address, place.as_ref());
+                }
             } else {
                 addresses.truncate(MOST_ADDRESSES);
                 self.insert(pod_uid, Pod { place, addresses, until, used_at: now.mono }, now);
