@@ -38,7 +38,7 @@ struct Plan {
     rest: Duration,
 }
 
-const WHOLE: Plan = Plan { starts: 20, pods: 2_000, connections: 2_000, crowds: 5, rest: Duration::from_secs(3) };
+const WHOLE: Plan = Plan { starts: 20, pods: 2_000, connections: 1_750, crowds: 5, rest: Duration::from_secs(3) };
 const SMOKE: Plan = Plan { starts: 1, pods: 20, connections: 20, crowds: 1, rest: Duration::from_millis(50) };
 
 /// A running agent. Dropping it kills it.

@@ -13,7 +13,7 @@ use crate::cache::Expectation;
 use crate::exchange::Exchanges;
 use crate::limits::upstream::UpstreamBudget;
 use crate::node::handover::directory::Directory;
-use crate::node::handover::wire::{Body, Part};
+use crate::node::handover::wire::{Body, MAX_FRAME, Part};
 use crate::node::handover::{Estate, Handover};
 use crate::observe::Context;
 
@@ -63,6 +63,10 @@ impl Holdings {
         let landings = broker.cache.landings();
         Self { broker, budget, exchanges, landings, expected: None }
     }
+
+    fn sessions(&self) -> impl Iterator<Item = Part> {
+        self.exchanges.iter().flat_map(|exchanges| exchanges.export()).map(|session| part(Kind::Session, session))
+    }
 }
 
 impl Estate for Holdings {
@@ -73,13 +77,13 @@ impl Estate for Holdings {
             part(Kind::Pins, self.broker.binding.export()),
             part(Kind::Departures, self.broker.pods.export()),
         ];
-        let sessions = self.exchanges.iter().flat_map(|exchanges| exchanges.export()).map(|session| part(Kind::Session, session));
         let entries = self.broker.cache.export().map(|entry| part(Kind::Entry, entry));
-        whole.into_iter().chain(sessions).chain(entries).collect()
+        whole.into_iter().chain(self.sessions()).chain(entries).filter(fits).collect()
     }
 
     fn tell_again(&self) -> Vec<Part> {
-        vec![part(Kind::Budget, self.budget.export()), part(Kind::Pins, self.broker.binding.export())]
+        let whole = [part(Kind::Budget, self.budget.export()), part(Kind::Pins, self.broker.binding.export())];
+        whole.into_iter().chain(self.sessions()).filter(fits).collect()
     }
 
     fn poll_landing(&mut self, context: &mut TaskContext<'_>) -> Poll<Part> {
@@ -112,6 +116,15 @@ impl Estate for Holdings {
             expected.inspect_err(|error| tracing::warn!(%error, "which loads are in flight can't be read")).ok()
         });
     }
+}
+
+/// What no frame holds is left out: the other agent finds it out for itself.
+fn fits(part: &Part) -> bool {
+    let fits = part.body.len() < MAX_FRAME - 1_024;
+    if !fits {
+        tracing::warn!(kind = part.kind, bytes = part.body.len(), "too much of one kind to hand over");
+    }
+    fits
 }
 
 fn part(kind: Kind, parcel: Parcel) -> Part {

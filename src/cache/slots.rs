@@ -105,16 +105,16 @@ impl Slot {
         state.progress.send_replace(Progress::Landed(result));
     }
 
-    /// What another agent needs to know of it.
-    pub(super) fn pack(&self, now: Now) -> Parcel {
-        Told::pack(&self.key, self.state.lock().entry.pack(now))
+    /// What another agent needs to know of it. What has no place here needs none elsewhere.
+    pub(super) fn pack(&self, now: Now) -> Option<Parcel> {
+        let state = self.state.lock();
+        (self.kept && !state.removed).then(|| Told::pack(&self.key, state.entry.pack(now)))
     }
 
-    /// The same, if there is anything to know. What has no place here needs none elsewhere.
+    /// The same, if there is anything to know.
     pub(super) fn news(&self, now: Now) -> Option<Parcel> {
-        let state = self.state.lock();
-        let tells = self.kept && !state.removed && state.entry.has_news(now);
-        tells.then(|| Told::pack(&self.key, state.entry.pack(now)))
+        let tells = self.state.lock().entry.has_news(now);
+        tells.then(|| self.pack(now)).flatten()
     }
 
     /// What a load need not be made for.
@@ -124,7 +124,8 @@ impl Slot {
 
     /// Whether a load is under way whose result is kept.
     pub(super) fn is_flying(&self) -> bool {
-        self.kept && self.state.lock().entry.is_flying()
+        let state = self.state.lock();
+        self.kept && !state.removed && state.entry.is_flying()
     }
 
     /// The entry's timer went off. One that is to be dropped takes no request from here on; `None` if it was dropped before.

@@ -102,8 +102,8 @@ impl Transfer {
     /// Tells the other agent of an entry whose own load has landed.
     pub(super) fn mirror(&self, slot: &Slot, now: Now) {
         let mut mirror = self.mirror.lock();
-        if let Some(outbox) = &*mirror
-            && outbox.send(slot.pack(now)).is_err()
+        if let (Some(outbox), Some(told)) = (&*mirror, slot.pack(now))
+            && outbox.send(told).is_err()
         {
             *mirror = None;
         }

@@ -5,6 +5,7 @@
 //! identity, then what it has to reach. Nothing here is secret.
 
 mod clock;
+mod handover;
 mod identity;
 mod keys;
 mod link;
@@ -39,6 +40,8 @@ pub enum Check {
     Port,
     /// The addresses, and the link that bears them.
     Link,
+    /// The directory of handovers.
+    Handover,
     /// The AWS region.
     Region,
     /// The node's own credentials.
@@ -125,7 +128,7 @@ pub async fn run(config: &Config, access: Access, context: &Context) -> Vec<Find
         permissions::check(config, &exchanges, &access, context, deadline),
     );
     let needing = refer(&identity, [keys, permissions].concat());
-    [configuration(config), ports, link, identity, needing].concat()
+    [configuration(config), ports, link, handover::check(config), identity, needing].concat()
 }
 
 /// Why there are no credentials is told once, and whatever needs them refers to that.

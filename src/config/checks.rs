@@ -18,6 +18,9 @@ use crate::token::{IssuerConfig, KeySource, Mode};
 /// Rates a second that make sense: less than one in 100 s serves nobody, and no node does more than the most.
 const RATES: RangeInclusive<f64> = 0.01..=1e6;
 
+/// Addresses to serve on: with those of probes and metrics, as many sockets as one agent hands to another in one message.
+const MOST_HOSTS: usize = 12;
+
 /// The faults found so far.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
@@ -110,6 +113,9 @@ impl Checks {
         }
         if parsed.is_empty() && self.faults.is_empty() {
             self.fault("bind-hosts", "names no address");
+        }
+        if parsed.len() > MOST_HOSTS {
+            self.fault("bind-hosts", format!("names {} addresses, and {MOST_HOSTS} are the most", parsed.len()));
         }
         parsed
     }

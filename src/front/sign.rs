@@ -15,8 +15,8 @@ use crate::node::link::presence::{Bearer, Presence, Trouble};
 use crate::observe::Context;
 use crate::observe::metrics::Metrics;
 
-/// Said of an address that is served by the agent for which this one stands by.
-const STANDS_BY: &str = "another agent takes what comes here; this one stands by";
+/// Said of an address while another agent is to serve it.
+const STANDS_BY: &str = "this agent stands by";
 
 /// An address as `/status` shows it.
 #[derive(Debug, Clone, Serialize)]

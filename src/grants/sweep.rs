@@ -16,6 +16,8 @@ use crate::observe::Context;
 
 /// A request that was granted before a change has had its answer so long after it: what it left in the cache is dropped then.
 const STRAGGLERS: Duration = Duration::from_secs(1);
+/// The same for the loads of the agent that served before: what they bring comes so long after this one has begun to serve.
+const LAST_LOADS: Duration = Duration::from_secs(11);
 
 /// Where changes are told.
 #[derive(Debug)]
@@ -24,50 +26,48 @@ pub(super) struct Changes {
     pub(super) accounts: watch::Receiver<()>,
 }
 
-/// What becomes of what is held for a service account whose annotations count and have not been read.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Unread {
-    /// A rule was about it until now, or it has been forgotten: whoever asks next has it read.
-    Dropped,
-    /// Another agent read it: whoever asks next has it read again.
-    Kept,
-}
-
 /// Follows `changes` until shutdown.
 pub(super) async fn follow(grants: Grants, mut changes: Changes, cache: Cache, context: Context) {
     let shutdown = context.tasks.shutting_down();
     tokio::pin!(shutdown);
     loop {
-        let serving = context.duty.is_serving();
-        tokio::select! {
+        let (serving, before) = (context.duty.is_serving(), grants.shared.memo.basis().policy);
+        let again_after = tokio::select! {
             () = &mut shutdown => return,
-            () = context.duty.until(!serving) => {
-                grants.sweep(&cache, Unread::Kept).await;
-                continue;
-            }
+            () = context.duty.until(!serving) => LAST_LOADS,
             Ok(()) = changes.policy.changed() => {
                 let policy = Arc::clone(&changes.policy.borrow_and_update());
                 grants.shared.memo.adopt(policy);
+                STRAGGLERS
             }
-            Ok(()) = changes.accounts.changed() => grants.shared.memo.forget(),
-        }
-        grants.sweep(&cache, Unread::Dropped).await;
+            Ok(()) = changes.accounts.changed() => {
+                grants.shared.memo.forget();
+                STRAGGLERS
+            }
+        };
+        grants.sweep(&cache, &before).await;
         let (grants, cache) = (grants.clone(), cache.clone());
         context.tasks.spawn(async move {
-            tokio::time::sleep(STRAGGLERS).await;
-            grants.sweep(&cache, Unread::Dropped).await;
+            tokio::time::sleep(again_after).await;
+            grants.sweep(&cache, &before).await;
         });
     }
 }
 
 impl Grants {
-    /// Drops what is held by grants that are none. Looks through all rules for each entry, which is too long to keep requests
+    /// Drops what is held by grants that are none. Where annotations count that have not been read, what a rule of the policy
+    /// `before` was about goes as well; the rest was granted by annotations, which another agent read or which have been
+    /// forgotten: whoever asks next has them read. Looks through all rules for each entry, which is too long to keep requests
     /// waiting.
-    pub(super) async fn sweep(&self, cache: &Cache, unread: Unread) {
-        let (grants, cache, policy) = (self.clone(), cache.clone(), self.shared.memo.basis().policy);
-        let kept = matches!(unread, Unread::Kept);
-        let granted =
-            move |subject: &_, grant: &_, held: Option<&_>| grants.still_grants(&policy, subject, grant, held).unwrap_or(kept);
+    pub(super) async fn sweep(&self, cache: &Cache, before: &Arc<Policy>) {
+        let (grants, cache, before) = (self.clone(), cache.clone(), Arc::clone(before));
+        let policy = self.shared.memo.basis().policy;
+        let was_open = move |subject: &Subject, grant: &Grant, held: Option<&Credential>| {
+            claimant(subject, held).is_some_and(|who| before.case(&who).is_open(grant.target()))
+        };
+        let granted = move |subject: &Subject, grant: &Grant, held: Option<&Credential>| {
+            grants.still_grants(&policy, subject, grant, held).unwrap_or_else(|| was_open(subject, grant, held))
+        };
         let sweep = move || cache.revoke(granted);
         match tokio::task::spawn_blocking(sweep).await {
             Ok(0) => (),
@@ -79,15 +79,11 @@ impl Grants {
     /// Whether whoever has `held` by `grant`, or waits for it, would be granted the same now; `None` where the annotations that count
     /// have not been read.
     fn still_grants(&self, policy: &Policy, subject: &Subject, grant: &Grant, held: Option<&Credential>) -> Option<bool> {
-        let who = match (subject, held) {
-            (Subject::Verified(identity), _) => Claimant::from(identity),
-            // What AWS gives for a token is how it is verified: no policy takes it back.
-            (Subject::Delegated(_), _) if self.unruled(grant.audience()).is_ok_and(|unruled| unruled == *grant) => {
-                return Some(true);
-            }
-            (Subject::Delegated(_), Some(held)) => Claimant::from(held.provenance()),
-            (Subject::Delegated(_), None) => return Some(false),
-        };
+        // What AWS gives for a token is how it is verified: no policy takes it back.
+        if matches!(subject, Subject::Delegated(_)) && self.unruled(grant.audience()).is_ok_and(|unruled| unruled == *grant) {
+            return Some(true);
+        }
+        let Some(who) = claimant(subject, held) else { return Some(false) };
         let case = policy.case(&who);
         let account = match self.accounts(&case, grant.target()) {
             None => None,
@@ -95,5 +91,13 @@ impl Grants {
         };
         let now = decision::grant(&case, grant.audience(), grant.target(), account.as_ref());
         Some(now.is_ok_and(|now| now == *grant))
+    }
+}
+
+/// Who is granted what: told by the token, or by AWS in what it gave for one that is not read here.
+fn claimant(subject: &Subject, held: Option<&Credential>) -> Option<Claimant> {
+    match subject {
+        Subject::Verified(identity) => Some(identity.into()),
+        Subject::Delegated(_) => held.map(|held| held.provenance().into()),
     }
 }

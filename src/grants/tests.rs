@@ -15,7 +15,6 @@ use crate::domain::credential::{Credential, Session};
 use crate::domain::identity::{BearerToken, Presented, Subject, TokenDigest};
 use crate::domain::mint::{Mint, Minting, Order};
 use crate::domain::policy::POD_IDENTITY_AUDIENCE;
-use crate::grants::sweep::Unread;
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Two looks at the file, and then some.
@@ -98,6 +97,12 @@ impl World {
     }
 }
 
+/// An API server that nobody can ask.
+fn nowhere() -> Arc<ApiServer> {
+    let [token_file, ca_file] = ["token", "ca.crt"].map(|file| ["/nowhere", file].iter().collect());
+    Arc::new(ApiServer { url: "https://127.0.0.1:1".parse().unwrap(), token_file, ca_file })
+}
+
 fn caller(subject: Subject) -> Caller {
     let token = BearerToken::parse(b"aaaaaaaaaa.bbbbbbbbbb.cccccccccc").unwrap();
     Caller::for_tests(subject, Presented { token, expires_at: Some(UNIX_EPOCH + 1100 * HOUR), token_id: "jti".into() })
@@ -162,16 +167,28 @@ async fn what_another_agent_granted_by_another_policy_goes_once_this_one_serves(
 /// Nothing is known of the account, which nobody had to read: what a rule gave must not stay for want of an answer.
 #[tokio::test(start_paused = true)]
 async fn a_rule_that_is_gone_keeps_nothing_where_annotations_count() {
-    let nowhere = |file| ["/nowhere", file].iter().collect();
-    let url = "https://127.0.0.1:1".parse().unwrap();
-    let server = ApiServer { url, token_file: nowhere("token"), ca_file: nowhere("ca.crt") };
-    let world = World::with_accounts_of(Some(server.into()), &policy(&[rule("app", "one"), rule("other", "one")]));
+    let world = World::with_accounts_of(Some(nowhere()), &policy(&[rule("app", "one"), rule("other", "one")]));
     world.ask("app").await;
     world.ask("other").await;
     world.write(&policy(&[rule("other", "one")]));
     tokio::time::sleep(NOTICED).await;
     assert!(world.shows("credlet_cache_evictions_total{cause=\"revoked\"} 1"));
     assert_eq!(world.ask("other").await.how, How::Held);
+}
+
+/// What the agent before read of annotations stays, whatever changes for others.
+#[tokio::test(start_paused = true)]
+async fn what_annotations_gave_at_another_agent_stays_when_something_else_changes() {
+    let rules = policy(&[rule("other", "one")]);
+    let (before, after) = (World::with(&rules), World::with_accounts_of(Some(nowhere()), &rules));
+    before.ask("app").await;
+    before.cache.export().for_each(|entry| after.cache.import(&entry).unwrap());
+    after.write(&policy(&[rule("other", "two")]));
+    tokio::time::sleep(NOTICED).await;
+    assert!(after.shows("credlet_cache_entries 1"));
+    after.write(&policy(&[rule("app", "one")]));
+    tokio::time::sleep(NOTICED).await;
+    assert!(after.shows("credlet_cache_evictions_total{cause=\"revoked\"} 1"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -254,7 +271,8 @@ async fn a_sweep_does_not_hold_up_the_runtime() {
     for number in 0..20 {
         world.ask(&format!("app-{number}")).await;
     }
-    let (sweep, requests) = (world.grants.sweep(&world.cache, Unread::Dropped), std::future::ready(()));
+    let policy = world.grants.shared.memo.basis().policy;
+    let (sweep, requests) = (world.grants.sweep(&world.cache, &policy), std::future::ready(()));
     tokio::select! {
         biased;
         () = sweep => panic!("all rules for each entry, before anyone else had a turn"),

@@ -66,6 +66,18 @@ async fn check_with(cloud: &Cloud, change: impl FnOnce(Setup) -> Setup) -> Check
 }
 
 #[tokio::test]
+async fn the_directory_of_handovers() {
+    let (cloud, elsewhere) = (cloud().await, tempfile::tempdir().unwrap());
+    let (setup, _folder) = node(&cloud);
+    let good = checked(setup.with_handover().unwrap()).await;
+    assert!(good.line("ok", "handover").contains("is this agent's own"), "{}", good.text);
+    let missing = elsewhere.path().join("missing");
+    for (directory, text) in [(missing.as_path(), "as root: credlet initialize"), ("here".as_ref(), "is no absolute path")] {
+        check_with(&cloud, |setup| setup.flag("handover-dir", directory.display())).await.warns("handover", text);
+    }
+}
+
+#[tokio::test]
 async fn a_node_that_can_serve() {
     let cloud = cloud().await;
     let (setup, _folder) = node(&cloud);

@@ -118,14 +118,16 @@ impl Departures {
         Known { present: self.present.iter().chain(&self.inherited).cloned().collect(), gone: gone.collect() }
     }
 
-    /// Takes over what a predecessor knew. What has been told here counts for more.
-    pub(super) fn import(&mut self, Known { present, gone }: Known, now: Now) {
-        self.inherited.extend(present);
+    /// Takes over what another agent knew. What has been told here counts for more. Says whether a list has to tell which of its pods
+    /// are still there.
+    pub(super) fn import(&mut self, Known { present, gone }: Known, now: Now) -> bool {
+        self.inherited.extend(present.into_iter().filter(|uid| !self.present.contains(uid)));
         for (uid, refused_from) in gone {
             if !self.gone.contains_key(&uid) && !self.present.contains(&uid) {
                 self.leaves(uid, refused_from, now);
             }
         }
+        !self.inherited.is_empty()
     }
 
     fn leaves(&mut self, uid: Box<str>, refused_from: SystemTime, now: Now) {

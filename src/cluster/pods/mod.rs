@@ -144,9 +144,11 @@ impl Pods {
     pub fn import(&self, parcel: &Parcel) -> Result<(), Unreadable> {
         let known = parcel.open(VERSION)?;
         if let Some(shared) = &self.watched {
-            shared.departures.write().import(known, shared.context.clock.now());
+            let asks = shared.departures.write().import(known, shared.context.clock.now());
             shared.changed.notify_one();
-            shared.inherited.notify_one();
+            if asks {
+                shared.inherited.notify_one();
+            }
         }
         Ok(())
     }

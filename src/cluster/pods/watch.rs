@@ -14,6 +14,7 @@ use kube::Api;
 use kube::api::{ListParams, ObjectList, PartialObjectMeta, WatchEvent, WatchParams};
 use tokio::time::{sleep, timeout};
 
+use crate::base::backoff::doubled;
 use crate::cluster::client::{FetchError, connect};
 use crate::cluster::pods::departures::Told;
 use crate::cluster::pods::{Config, Shared};
@@ -144,8 +145,7 @@ fn of_node(config: &Config) -> String {
 }
 
 fn pause(failures: u32) -> Duration {
-    let longest = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX)).min(LONGEST_PAUSE);
-    longest.mul_f64(rand::random())
+    doubled(FIRST_PAUSE, failures.saturating_add(1), LONGEST_PAUSE).mul_f64(rand::random())
 }
 
 #[cfg(test)]

@@ -90,14 +90,19 @@ impl Pins {
         self.pods.iter().map(|(uid, pod)| pod.export(uid)).collect()
     }
 
-    /// Takes over what a predecessor knew, of whose pods none has been seen here.
+    /// Takes over what another agent knew. A pod that is known here has from it what it could have got here.
     pub(super) fn import(&mut self, pinned: Vec<Pinned>, now: Now) {
-        for Pinned { pod_uid, place, mut addresses, until } in pinned {
-            if until <= now.wall || self.pods.contains_key(&pod_uid) {
-                continue;
+        for Pinned { pod_uid, place, mut addresses, until } in pinned.into_iter().filter(|pinned| pinned.until > now.wall) {
+            if let Some(pod) = self.pods.get_mut(&pod_uid) {
+                pod.until = pod.until.max(until);
+                addresses.retain(|address| !pod.addresses.contains(address));
+                for address in addresses {
+                    pod.add(address, place.as_ref());
+                }
+            } else {
+                addresses.truncate(MOST_ADDRESSES);
+                self.insert(pod_uid, Pod { place, addresses, until, used_at: now.mono }, now);
             }
-            addresses.truncate(MOST_ADDRESSES);
-            self.insert(pod_uid, Pod { place, addresses, until, used_at: now.mono }, now);
         }
     }
 
@@ -237,11 +242,15 @@ mod tests {
     fn a_successor_takes_over_what_it_has_not_seen_and_what_can_still_be_used() {
         let (mut before, mut after) = (Pins::default(), Pins::default());
         assert!(used(&mut before, "a", "192.0.2.1", link("eni1")) && used(&mut before, "b", "192.0.2.2", link("eni2")));
-        assert!(used(&mut after, "b", "192.0.2.9", link("eni2")));
+        assert!(used(&mut before, "c", "192.0.2.3", Some(Place::Shared)));
+        assert!(used(&mut after, "b", "192.0.2.9", link("eni2")) && used(&mut after, "c", "192.0.2.8", Some(Place::Shared)));
         let mut now = Clock::System.now();
         after.import(before.export(), now);
         assert!(!used(&mut after, "a", "192.0.2.7", link("eni7")) && used(&mut after, "a", "192.0.2.1", None));
-        assert_eq!(after.pods["b"].addresses, ["192.0.2.9".parse::<IpAddr>().unwrap()]);
+        let addresses =
+            |uid, expected: &[&str]| after.pods[uid].addresses.iter().map(IpAddr::to_string).eq(expected.iter().copied());
+        assert!(addresses("b", &["192.0.2.9", "192.0.2.2"]), "the link is its own");
+        assert!(addresses("c", &["192.0.2.8"]), "many share the link, and what was seen here counts");
         now.wall += 2 * LIFE;
         let mut late = Pins::default();
         late.import(before.export(), now);
