@@ -20,7 +20,7 @@ use crate::base::repeats::Repeats;
 use crate::node::handover::directory::{Directory, Publication, Seat, is_own};
 use crate::node::handover::driver::joins::Joins;
 use crate::node::handover::driver::report::Line;
-use crate::node::handover::link::{Letter, ReadError};
+use crate::node::handover::link::{Letter, ReadError, STALL};
 use crate::node::handover::links::{Links, Post};
 use crate::node::handover::machine::{Action, Event, Link, Machine, PAUSE};
 use crate::node::handover::wire::{Body, Part};
@@ -53,7 +53,7 @@ pub(super) struct Driver {
     /// The one who was connected to last.
     awaited: Option<Peer>,
     next_look: Instant,
-    /// Whether anything that a predecessor knew could not be read.
+    /// Whether anything that the one joined last knew could not be read.
     cold: bool,
     /// Whether there is no seat to take any more: the directory has gone.
     seatless: bool,
@@ -118,7 +118,11 @@ impl Driver {
                 }
                 Wake::Stream(stream) => self.accept(stream).await,
                 Wake::Landing(part) => self.links.mirror(&part, None),
-                Wake::Look => self.look(),
+                Wake::Look => {
+                    if let Some(event) = self.look() {
+                        self.happens(event).await;
+                    }
+                }
                 Wake::Ready => {
                     ready = true;
                     self.happens(Event::Ready).await;
@@ -142,15 +146,18 @@ impl Driver {
             () = self.shared.terminate.cancelled(), if !terminating => Wake::Terminate,
             () = self.context.readiness.complete(), if !ready => Wake::Ready,
             () = self.shared.leaving.cancelled() => Wake::Leave,
-            stream = accepted(self.publication.as_ref()) => Wake::Stream(stream),
             () = tokio::time::sleep_until(at) => timer,
+            // Without descriptors to spare it fails at once, each time.
+            stream = accepted(self.publication.as_ref()) => Wake::Stream(stream),
         }
     }
 
     /// Tells the others what there is to tell, and closes all links.
     async fn leave(mut self) {
         self.mirror_landings();
-        self.links.finish().await;
+        if tokio::time::timeout(STALL, self.links.finish()).await.is_err() {
+            tracing::debug!("another agent takes nothing");
+        }
         self.shared.left.cancel();
     }
 
@@ -162,12 +169,10 @@ impl Driver {
         first.filter(|(_, at)| *at < self.next_look).unwrap_or((Wake::Look, self.next_look))
     }
 
-    fn look(&mut self) {
+    fn look(&mut self) -> Option<Event> {
         self.next_look = self.context.clock.now().mono + LOOK;
-        if self.is_public {
-            self.publish();
-        }
         self.tell_waiting();
+        if self.is_public { self.publish() } else { None }
     }
 
     /// Has the machine look at `event`, and at all that follows from it at once.
@@ -198,7 +203,7 @@ impl Driver {
             Action::Connect => return Some(self.connect().await),
             Action::Publish => {
                 self.is_public = true;
-                self.publish();
+                return self.publish();
             }
             Action::Unpublish => (self.is_public, self.publication) = (false, None),
             Action::Serve => self.context.duty.set(true),
@@ -224,9 +229,7 @@ impl Driver {
             }
             Err(error) => {
                 self.seatless = is_of_directory(&error);
-                if let Some(times) = self.line(Line::Seat) {
-                    tracing::warn!(%error, times, "the seat can't be tried");
-                }
+                self.tell_untried(&error);
                 Event::Unseated
             }
         }
@@ -242,17 +245,19 @@ impl Driver {
 
     async fn connect(&mut self) -> Event {
         let now = self.context.clock.now().mono;
+        let may_join = self.joins.may_begin(now);
         // Without a seat there is nothing else by which to know whether somebody serves.
-        if !self.seatless && !self.joins.may_begin(now) {
+        if !may_join && !self.seatless {
             return Event::Refused;
         }
         match self.directory.connect().await {
+            Ok(_) if !may_join => Event::Refused,
             Ok(stream) => {
                 self.joins.begun(now);
                 self.join(stream)
             }
-            Err(error) if self.seatless => {
-                tracing::warn!(%error, "the handover directory has become unusable: this agent serves without it");
+            Err(error) if self.seatless && is_of_nobody(&error) => {
+                self.tell_seatless(&error);
                 Event::Seated
             }
             Err(error) => {
@@ -269,6 +274,7 @@ impl Driver {
             return Event::Refused;
         }
         let link = self.links.open(stream);
+        self.cold = false;
         self.awaited = self.links.get(link).map(|open| open.peer.clone());
         Event::Connected(link)
     }
@@ -290,20 +296,27 @@ impl Driver {
     }
 
     /// Sees to it that others find this agent, and the seat that it has: somebody may have removed either.
-    fn publish(&mut self) {
-        if let Err(error) = self.keep_found()
-            && let Some(times) = self.line(Line::Socket)
-        {
-            tracing::warn!(%error, times, "no successor can take over from this agent");
+    fn publish(&mut self) -> Option<Event> {
+        match self.keep_found() {
+            Ok(()) if self.seat.is_some() => None,
+            Ok(()) => {
+                self.tell_unseated();
+                Some(Event::Unseated)
+            }
+            Err(error) => {
+                self.tell_unfound(&error);
+                None
+            }
         }
     }
 
+    /// It has no seat afterwards if its own was removed, and another agent has taken the one that is there now.
     fn keep_found(&mut self) -> io::Result<()> {
         if !self.seat.as_ref().is_some_and(|seat| self.directory.has(seat)) {
-            let seat = self.directory.take_seat()?;
-            self.seat = Some(seat.ok_or_else(|| io::Error::other("another agent has taken a seat of its own in the directory"))?);
+            // What is held is kept until it is known that there is another one: a successor is still given it.
+            self.seat = self.directory.take_seat()?;
         }
-        if !self.publication.as_ref().is_some_and(|publication| self.directory.shows(publication)) {
+        if self.seat.is_some() && !self.publication.as_ref().is_some_and(|publication| self.directory.shows(publication)) {
             self.publication = Some(self.directory.publish()?);
         }
         Ok(())
@@ -322,6 +335,11 @@ impl Driver {
 fn is_of_directory(error: &io::Error) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
     matches!(error.kind(), NotFound | PermissionDenied | NotADirectory | ReadOnlyFilesystem)
+}
+
+/// Whether it says that nobody can be there to be connected to; one that hangs has a full queue, and is.
+fn is_of_nobody(error: &io::Error) -> bool {
+    is_of_directory(error) || error.kind() == io::ErrorKind::ConnectionRefused
 }
 
 /// The next connection; never, where nobody listens.

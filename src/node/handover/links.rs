@@ -20,7 +20,7 @@ const UNREAD: usize = 64;
 /// What a link has brought.
 pub(super) type Post = (Link, Result<Letter, ReadError>);
 
-/// The links that are open. Numbers are never used again.
+/// The links that are open. A number comes again only after all others.
 pub(super) struct Links {
     open: BTreeMap<Link, Open>,
     next: Link,

@@ -19,14 +19,17 @@
 //! Whatever breaks before `Done`, the predecessor goes on: it has never let go of the seat. There is no input and no output here,
 //! and no clock: `search` drives this very code through every order of events.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use strum::IntoStaticStr;
 
 use crate::observe::metrics::Handover;
 
-/// From one attempt to get the seat, or to find the one who serves, to the next: soon enough for 100 ms, and seldom enough for an agent
-/// that waits for one that hangs.
+/// From one attempt to get the seat, or to find the one who serves, to the next: soon enough for 100 ms, and seldom enough for one
+/// that waits for an agent that hangs.
 pub const PAUSE: Duration = Duration::from_millis(20);
 /// For a first word, and for the answer to it: nothing is computed for either.
 pub const GREETING: Duration = Duration::from_secs(1);
@@ -34,8 +37,8 @@ pub const GREETING: Duration = Duration::from_secs(1);
 pub const STATE: Duration = Duration::from_secs(5);
 /// From `Ready` to `Go`: longer than [`TAKING`], since another successor may have its turn first.
 pub const OFFER: Duration = Duration::from_secs(3);
-/// From `Go` to `Serving`, in which nobody accepts: the successor is ready, and has but to begin. Who waits in the queue meanwhile is
-/// still answered within its 900 ms.
+/// From `Go` to `Serving`, in which nobody accepts: the successor is ready, and has but to begin. Who waits in the queue meanwhile
+/// is still answered within its 900 ms.
 pub const TAKING: Duration = Duration::from_millis(500);
 
 /// A connection to another agent, by the number that the driver gave it.
@@ -65,7 +68,7 @@ pub enum Word {
 pub enum Event {
     /// The seat was free and is held now.
     Seated,
-    /// Another agent holds the seat.
+    /// Another agent holds the seat; told as well to one that serves and had lost its own.
     Unseated,
     /// The pause is over.
     Paused,
@@ -234,24 +237,24 @@ impl Machine {
     }
 
     fn seated(&mut self) -> Vec<Action> {
+        if self.terminating {
+            return self.end();
+        }
         let outcome = match (self.served, self.accepts) {
             (true, false) => Some(Action::Count(Handover::Resumed)),
             (false, true) => Some(Action::Count(Handover::Taken)),
             _ => None,
         };
         let serve = self.serve();
-        if self.terminating {
-            return self.end();
-        }
         self.become_the_one();
         [serve, vec![Action::Publish], Vec::from_iter(outcome)].concat()
     }
 
-    /// Somebody else has the seat: the one who serves, or one that hangs.
+    /// Somebody else has the seat: the one who serves, one that hangs, or one that found none where this one's had been.
     fn unseated(&mut self) -> Vec<Action> {
+        self.role = Role::Seeking;
         let failed = (self.accepts && !self.served).then_some(Action::Count(Handover::Failed));
-        let mut actions = [self.rest(), vec![Action::Unpublish]].concat();
-        actions.extend(failed.into_iter().chain(self.peers.drain(..).map(Action::Close)));
+        let mut actions = [self.rest(), vec![Action::Unpublish], self.dismiss(), Vec::from_iter(failed)].concat();
         actions.extend(if self.terminating { self.end() } else { vec![Action::Pause] });
         actions
     }
@@ -367,14 +370,17 @@ impl Machine {
         }
     }
 
-    /// Who stands by for a successor keeps the link, for what its last loads bring.
+    /// Who stands by for a successor keeps the link, for what its last loads bring. Without one its peers take the seat at once.
     fn end(&mut self) -> Vec<Action> {
-        let closed = self.role.server().filter(|link| self.role != Role::Standby(*link));
+        let closed = self.role.server().filter(|link| self.role != Role::Standby(*link)).map(Action::Close);
         // What waits in the queue of one without a successor is its own to the last.
         let rest = if matches!(self.role, Role::Taking(_)) { self.rest() } else { Vec::new() };
         self.role = Role::Ended;
-        let closed = closed.map(Action::Close).into_iter().collect();
-        [rest, vec![Action::Unpublish, Action::LeaveSeat], closed, vec![Action::End]].concat()
+        [rest, vec![Action::Unpublish, Action::LeaveSeat], Vec::from_iter(closed), self.dismiss(), vec![Action::End]].concat()
+    }
+
+    fn dismiss(&mut self) -> Vec<Action> {
+        self.peers.drain(..).map(Action::Close).collect()
     }
 
     /// Whether it alone has the seat.

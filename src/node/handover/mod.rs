@@ -147,7 +147,7 @@ impl Shared {
     }
 
     /// After the drain: completes once the other agents have been told what this one's last loads brought, within
-    /// [`link::STALL`] each.
+    /// [`link::STALL`].
     pub async fn leave(&self) {
         self.leaving.cancel();
         self.left.cancelled().await;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::handover::{Node, SECOND, becomes, signal};
+use crate::handover::{Node, SECOND, becomes, handover, results, signal};
+use crate::harness::agent::Agent;
 use crate::world::within;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -29,6 +30,61 @@ async fn what_somebody_removes_from_the_directory_is_made_again() {
     assert!(node.directory().take_seat().unwrap().is_none(), "the one that others try now is locked as well");
     let _new = node.start("new").await;
     becomes(&mut agent, "standby").await;
+}
+
+/// Somebody removes the directory, and it is there again, with nothing in it, `meanwhile` has happened.
+async fn without(directory: &Path, meanwhile: impl Future<Output = ()>) {
+    std::fs::remove_dir_all(directory).unwrap();
+    meanwhile.await;
+    std::fs::create_dir(directory).unwrap();
+    std::fs::set_permissions(directory, PermissionsExt::from_mode(0o700)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_lost_its_seat_joins_the_one_that_has_taken_a_new_one() {
+    let node = Node::new().await;
+    let mut old = node.start("old").await;
+    let askers = node.ask(&["app-0", "app-1"]).begun().await;
+    // It has just looked, so the next agent comes before it looks again.
+    std::fs::remove_file(node.shared().join("handover.sock")).unwrap();
+    node.is_found().await;
+    without(&node.shared(), async {}).await;
+    let mut new = node.start("new").await;
+    becomes(&mut old, "standby").await;
+    becomes(&mut new, "serving").await;
+    assert!(old.log().contains("another agent has a new one") && results(&old, "given") == 0, "{}", old.log());
+    old.terminate().unwrap();
+    assert_eq!(old.ended().await.unwrap().code(), Some(0));
+    assert!(node.served_after("app-2").await < SECOND);
+    askers.lost_nothing();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_that_serve_without_a_directory_are_one_when_it_comes_back() {
+    let node = Node::new().await;
+    let [mut a, mut b, mut c] = [node.start("a").await, node.start("b").await, node.start("c").await];
+    c.wait_for(async |c: &mut Agent| Ok(handover(c).await["standing_by"].as_array().map(Vec::len) == Some(2))).await.unwrap();
+    let askers = node.ask(&["app-0"]).begun().await;
+    without(&node.shared(), async {
+        c.terminate().unwrap();
+        c.ended().await.unwrap();
+        // Neither can know of the other.
+        becomes(&mut a, "serving").await;
+        becomes(&mut b, "serving").await;
+    })
+    .await;
+    let mut roles = Vec::new();
+    a.wait_for(async |a: &mut Agent| {
+        roles = vec![handover(a).await["role"].clone(), handover(&b).await["role"].clone()];
+        Ok(roles.contains(&"serving".into()) && roles.contains(&"standby".into()))
+    })
+    .await
+    .unwrap();
+    let mut first = if roles[0] == "serving" { a } else { b };
+    let mut last = node.start("last").await;
+    becomes(&mut first, "standby").await;
+    becomes(&mut last, "serving").await;
+    askers.lost_nothing();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

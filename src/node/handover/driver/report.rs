@@ -1,5 +1,6 @@
 //! What the driver tells operators, by status and by lines: of each kind one a minute, whatever other agents do.
 
+use std::io;
 use std::time::Duration;
 
 use crate::node::handover::Peer;
@@ -15,8 +16,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Line {
     Stranger,
-    Seat,
-    Socket,
+    Untried,
+    Unseated,
+    Unfound,
+    Seatless,
+    Ungiven,
     Accept,
     Descriptors,
     Met,
@@ -34,6 +38,33 @@ impl Driver {
     /// How often it has happened since the last line of this kind, if there may be one now.
     pub(super) fn line(&mut self, kind: Line) -> Option<u64> {
         self.lines.line(kind, self.context.clock.now().mono)
+    }
+
+    pub(super) fn tell_untried(&mut self, error: &io::Error) {
+        if let Some(times) = self.line(Line::Untried) {
+            tracing::warn!(%error, times, "the seat can't be tried");
+        }
+    }
+
+    pub(super) fn tell_unseated(&mut self) {
+        if let Some(times) = self.line(Line::Unseated) {
+            tracing::warn!(
+                times,
+                "this agent's seat was removed, and another agent has a new one: this agent stands by for that"
+            );
+        }
+    }
+
+    pub(super) fn tell_unfound(&mut self, error: &io::Error) {
+        if let Some(times) = self.line(Line::Unfound) {
+            tracing::warn!(%error, times, "no successor can take over from this agent");
+        }
+    }
+
+    pub(super) fn tell_seatless(&mut self, error: &io::Error) {
+        if let Some(times) = self.line(Line::Seatless) {
+            tracing::warn!(%error, times, "the handover directory has become unusable: this agent serves without it");
+        }
     }
 
     pub(super) fn refuse_stranger(&mut self) {
@@ -98,9 +129,11 @@ impl Driver {
     /// Nothing else tells of an agent that hangs: it keeps its seat, and who waits for it is silent.
     pub(super) fn tell_waiting(&mut self) {
         let waited = self.shared.joining_for(self.context.clock.now().mono).unwrap_or_default();
-        if waited >= PATIENCE && self.line(Line::Waits).is_some() {
+        if waited >= PATIENCE
+            && let Some(times) = self.line(Line::Waits)
+        {
             let (pid, waited_seconds) = (self.awaited.as_ref().and_then(|peer| peer.pid), waited.as_secs());
-            tracing::warn!(pid, waited_seconds, "waits for the agent that has the seat: it hangs, or does not hand over");
+            tracing::warn!(pid, waited_seconds, times, "waits for the agent that has the seat: it hangs, or does not hand over");
         }
     }
 }

@@ -34,7 +34,7 @@ impl Driver {
     /// nothing to wait for.
     fn say_go(&mut self, link: Link) -> Option<Event> {
         let Some(Ok(seat)) = self.seat.as_ref().map(Seat::copy) else {
-            if let Some(times) = self.line(Line::Seat) {
+            if let Some(times) = self.line(Line::Ungiven) {
                 tracing::warn!(times, "there is no seat to pass on");
             }
             return Some(Event::Broken(link));

@@ -1,23 +1,26 @@
-//! What becomes of an agent whose driver ends by a bug.
+//! What becomes of an agent whose driver ends by a bug, and what the driver looks at first.
 
 use std::os::unix::fs::PermissionsExt;
 use std::task::{Context as TaskContext, Poll};
 
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 
+use super::{Driver, PAUSE, Wake};
 use crate::base::clock::Clock;
 use crate::base::parcel::Unreadable;
 use crate::base::tasks;
 use crate::node::handover::directory::Directory;
+use crate::node::handover::machine::Event;
 use crate::node::handover::wire::{Body, Part};
 use crate::node::handover::{Estate, Handover};
 use crate::node::inheritance::Inheritance;
 use crate::observe::Context;
 
-/// Panics at once, and tells in which task.
-struct Faulty(mpsc::UnboundedSender<&'static str>);
+/// Has nothing; one that tells in which task it is looked at panics then.
+struct Nothing(Option<mpsc::UnboundedSender<&'static str>>);
 
-impl Estate for Faulty {
+impl Estate for Nothing {
     fn tell(&self) -> Vec<Part> {
         Vec::new()
     }
@@ -27,7 +30,8 @@ impl Estate for Faulty {
     }
 
     fn poll_landing(&mut self, _context: &mut TaskContext<'_>) -> Poll<Part> {
-        self.0.send(tasks::current()).unwrap();
+        let Some(tell) = &self.0 else { return Poll::Pending };
+        tell.send(tasks::current()).unwrap();
         std::panic::resume_unwind(Box::new("test"))
     }
 
@@ -42,15 +46,20 @@ impl Estate for Faulty {
     fn expect(&mut self, _loads: Option<Body>) {}
 }
 
-#[tokio::test]
-async fn a_panic_has_its_name_and_fails_liveness_and_the_agent_serves_until_it_is_told_to_end() {
+fn directory() -> (TempDir, Directory) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o700)).unwrap();
     let directory = Directory::open(folder.path()).unwrap();
+    (folder, directory)
+}
+
+#[tokio::test]
+async fn a_panic_has_its_name_and_fails_liveness_and_the_agent_serves_until_it_is_told_to_end() {
+    let (_folder, directory) = directory();
     let (context, (tell, mut told)) = (Context::new(Clock::System), mpsc::unbounded_channel());
     let handover = Handover::begin(directory.clone(), &context).unwrap();
     let shared = handover.shared();
-    handover.run(Inheritance::default(), Box::new(Faulty(tell)), &context);
+    handover.run(Inheritance::default(), Box::new(Nothing(Some(tell))), &context);
     assert_eq!(told.recv().await, Some("handover"));
     while context.tasks.ended().is_empty() {
         tokio::task::yield_now().await;
@@ -59,4 +68,18 @@ async fn a_panic_has_its_name_and_fails_liveness_and_the_agent_serves_until_it_i
     assert!(directory.take_seat().unwrap().is_some(), "who stands by does not wait for this one's end");
     shared.terminate().await;
     shared.leave().await;
+}
+
+#[tokio::test]
+async fn a_limit_that_has_passed_does_not_wait_for_those_who_connect() {
+    let (_folder, directory) = directory();
+    let context = Context::new(Clock::System);
+    let handover = Handover::begin(directory.clone(), &context).unwrap();
+    let mut driver = Driver::new(handover, Inheritance::default(), Box::new(Nothing(None)), context.clone());
+    driver.publish();
+    let _connected = directory.connect().await.unwrap();
+    driver.pause_until = Some(context.clock.now().mono - PAUSE);
+    assert!(matches!(driver.wake(true, false).await, Wake::Event(Event::Paused)));
+    driver.pause_until = None;
+    assert!(matches!(driver.wake(true, false).await, Wake::Stream(Ok(_))));
 }

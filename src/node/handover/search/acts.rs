@@ -26,7 +26,7 @@ impl World {
                 Action::Pause => agent.pauses = true,
                 Action::Publish => {
                     agent.listens = true;
-                    self.socket = Some(at);
+                    self.look(at);
                 }
                 Action::Unpublish => self.unpublish(at),
                 Action::Say(link, Word::Go) => {
@@ -56,6 +56,31 @@ impl World {
         self.lock = (0..).find(|description| !self.holds(*description));
         self.agents[at].seat = self.lock;
         self.tell(at, Event::Seated);
+    }
+
+    /// Whether others find it, and the seat that it has.
+    pub(super) fn is_found(&self, at: usize) -> bool {
+        self.agents[at].seat == self.lock && self.socket == Some(at)
+    }
+
+    /// Sees to it that it is found, unless another one has the seat that is there now.
+    pub(super) fn look(&mut self, at: usize) {
+        if self.lock.is_none() {
+            self.lock = (0..).find(|description| !self.holds(*description));
+            self.agents[at].seat = self.lock;
+        }
+        if self.agents[at].seat == self.lock {
+            self.socket = Some(at);
+        } else {
+            self.agents[at].seat = None;
+            self.tell(at, Event::Unseated);
+        }
+    }
+
+    /// Somebody removes the seat and the socket.
+    pub(super) fn remove(&mut self) {
+        self.removed.extend(self.lock.take());
+        self.socket = None;
     }
 
     /// Whether any process, or a link, holds a copy of this open file description.

@@ -7,11 +7,13 @@ impl World {
     /// What must never be.
     pub(super) fn fault(&self) -> Option<&'static str> {
         let confirmed = self.agents.iter().filter(|agent| matches!(agent.machine.role(), Role::Serving | Role::Giving(_)));
-        if confirmed.clone().count() > 1 {
-            return Some("two have the seat to themselves");
-        }
-        if confirmed.clone().any(|agent| self.lock.is_none() || agent.seat != self.lock) {
+        let is_locked = |seat: u8| self.lock == Some(seat) || self.removed.contains(&seat);
+        if !confirmed.clone().all(|agent| agent.seat.is_some_and(is_locked)) {
             return Some("one serves without the seat");
+        }
+        let shares = |agent: &Agent| confirmed.clone().filter(|other| other.seat == agent.seat).count() > 1;
+        if confirmed.clone().any(shares) {
+            return Some("two have the seat to themselves");
         }
         let stands_by = |agent: &&Agent| matches!(agent.machine.role(), Role::Standby(_) | Role::Ended);
         if self.agents.iter().filter(stands_by).any(|agent| agent.seat.is_some()) {
@@ -40,7 +42,7 @@ impl World {
         let serves = |agent: &&Agent| agent.accepts();
         let mut serving = self.agents.iter().enumerate().filter(|(at, agent)| self.is_alive(*at) && serves(agent));
         let (Some((at, one)), None) = (serving.next(), serving.next()) else { return self.willing().next().is_none() };
-        let found = one.machine.role() == Role::Serving && one.listens && self.socket == Some(at);
+        let found = one.machine.role() == Role::Serving && one.listens && self.is_found(at);
         let idle = self.pipes.iter().flatten().all(|end| end.inbox.is_empty() && !end.limited && end.link.is_some() == end.open);
         let linked = |other: &&Agent| matches!(other.machine.role(), Role::Standby(_)) || other.machine.role() == Role::Serving;
         let attached = one.machine.peers().len() + 1 == self.willing().count();
@@ -50,7 +52,9 @@ impl World {
     /// Somebody serves, as far as one can that does not hang, or has the seat kept from it by one that does.
     pub(super) fn is_served(&self) -> bool {
         let holds = |agent: &Agent| agent.seat.is_some() && agent.seat == self.lock;
-        let kept = |agent: &Agent| agent.life == Life::Hung && holds(agent) && !self.willing().any(holds);
+        let linked = self.willing().all(|agent| matches!(agent.machine.role(), Role::Standby(_)));
+        let keeps = |agent: &Agent| if holds(agent) { !self.willing().any(holds) } else { agent.seat.is_some() && linked };
+        let kept = |agent: &Agent| agent.life == Life::Hung && keeps(agent);
         let sent = |packet: &Packet| matches!(packet, Packet::Seat(seat) if Some(*seat) == self.lock);
         // Who sent it can free it, as long as it lives.
         let orphaned = |near: &End, far: &End| !self.is_alive(far.at) && near.inbox.iter().any(sent);

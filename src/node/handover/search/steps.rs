@@ -11,6 +11,8 @@ pub(super) enum Step {
     Connect(usize),
     /// After a pause and joins that have failed, it does not connect yet.
     PutOff(usize),
+    /// It sees whether it is still found.
+    Look(usize),
     /// Of the pipe with this number.
     Accept(usize),
     /// Of that end of that pipe.
@@ -28,11 +30,13 @@ pub(super) enum Step {
     Hang(usize),
     Terminate(usize),
     Break(usize),
+    /// Somebody removes what is in the directory.
+    Remove,
 }
 
 impl Step {
     pub(super) fn is_fault(self) -> bool {
-        matches!(self, Self::Slow(..) | Self::Crash(_) | Self::Hang(_) | Self::Terminate(_) | Self::Break(_))
+        matches!(self, Self::Slow(..) | Self::Crash(_) | Self::Hang(_) | Self::Terminate(_) | Self::Break(_) | Self::Remove)
     }
 }
 
@@ -41,6 +45,7 @@ impl World {
         // One starts after the other: they are all alike.
         let unborn = self.agents.iter().position(|agent| agent.life == Life::Unborn);
         let mut steps = Vec::from_iter(unborn.map(Step::Start));
+        steps.extend((self.faults > 0 && self.lock.is_some()).then_some(Step::Remove));
         for (at, agent) in self.agents.iter().enumerate() {
             match agent.life {
                 Life::Unborn | Life::Dead => {}
@@ -63,6 +68,7 @@ impl World {
             (free && agent.pauses && self.socket.is_some(), Step::PutOff(at)),
             (free && !agent.ready && !ended && !agent.machine.has_served(), Step::Ready(at)),
             (free && self.landings > 0 && agent.accepts(), Step::Land(at)),
+            (free && agent.listens && !self.is_found(at), Step::Look(at)),
             (free && ended, Step::Exit(at)),
             (self.faults > 0, Step::Crash(at)),
             (self.faults > 0 && !ended, Step::Hang(at)),
@@ -73,7 +79,7 @@ impl World {
 
     /// Links that their other end has not noticed to be broken could pile up without end.
     fn may_connect(&self, at: usize) -> bool {
-        self.pipes.iter().filter(|pipe| pipe[0].at == at).count() <= self.stale
+        self.socket.is_none() || self.pipes.iter().filter(|pipe| pipe[0].at == at).count() <= self.stale
     }
 
     fn steps_of_link(&self, number: usize, pipe: &Pipe, steps: &mut Vec<Step>) {
@@ -103,6 +109,8 @@ impl World {
         world.pipes.sort_by_key(|pipe| pipe.each_ref().map(|end| (end.at, end.link)));
         world.socket = world.socket.filter(|owner| world.agents[*owner].listens);
         world.lock = world.lock.filter(|lock| world.holds(*lock));
+        let removed = std::mem::take(&mut world.removed);
+        world.removed = removed.into_iter().filter(|seat| world.holds(*seat)).collect();
         world
     }
 
@@ -113,6 +121,8 @@ impl World {
                 self.act(at, vec![Action::TakeSeat]);
             }
             Step::Seat(at) => self.seat(at),
+            Step::Look(at) => self.look(at),
+            Step::Remove => self.remove(),
             Step::Connect(at) => self.connect(at, self.socket),
             Step::PutOff(at) => self.connect(at, None),
             Step::Accept(number) => {
