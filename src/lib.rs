@@ -28,6 +28,9 @@
 //! there, and its readiness says whether they lead to this very process. [`node::source`] tells this node's own pods and processes
 //! from neighbours by the kernel's route back to them. [`checks`] tries once what the server needs, and says what is missing.
 //!
+//! One agent follows another without a gap: [`node::handover`] passes the sockets on, and what each part knows, as [`app`] collects
+//! it. Who serves is decided by [`node::handover::machine`] alone, and everybody else asks [`base::duty`].
+//!
 //! # The order of modules
 //!
 //! A module names only modules above it in the list below; `tests/agent/layers.rs` keeps it so.
