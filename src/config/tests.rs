@@ -115,6 +115,17 @@ fn issuers_bring_their_keys_or_are_discovered() {
 }
 
 #[test]
+fn more_addresses_than_one_agent_hands_to_another_are_refused() {
+    let check_of = |count| {
+        let hosts: Vec<_> = (1..=count).map(|number| format!("127.0.0.{number}")).collect();
+        check(&format!("-c demo --bind-hosts {}", hosts.join(",")), &[])
+    };
+    assert!(check_of(12).is_ok());
+    let faults = check_of(13).unwrap_err();
+    assert!(matches!(&faults[..], [fault] if fault.contains("names 13 addresses")), "{faults:?}");
+}
+
+#[test]
 fn a_loop_to_itself_is_refused() {
     let full = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://[fd00:0ec2:0:0::23]/v1/credentials");
     let faults = check("-c demo", &[full]).unwrap_err();

@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use crate::observe::metrics::Limit;
 
-/// One place in so many is kept for sources with fewer than [`FIRST`] connections: two for each of 128.
+/// One place in so many is kept for sources with fewer than [`FIRST`] connections: two for each of the 128 pods of a large node.
 const KEPT_ONE_IN: usize = 8;
 const FIRST: usize = 2;
 
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn however_many_sources_take_all_they_can_a_newcomer_finds_places() {
-        for greedy in [1, 8, 20, 90] {
+        for greedy in [1, 8, 20, 120] {
             let caps = Caps::new(2_048, 256, Gauge::default());
             let held: Vec<_> = (0..greedy).map(|number| fill(&caps, source(number))).collect();
             assert!(held.iter().all(|slots| slots.len() >= 2));

@@ -132,7 +132,7 @@ impl Serialize for Grant {
 }
 
 /// A grant that the policy of another agent of this node made, for what that agent holds by it. It entitles nobody here: an entry
-/// is found by the grant that this agent's own policy makes for a caller, and ends unasked where that makes none like it.
+/// is found by the grant that this agent's own policy makes for a caller, and goes if that policy makes none like it.
 impl<'de> Deserialize<'de> for Grant {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (plan, leads_on) = <(Plan, bool)>::deserialize(deserializer)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use credlet::sim::script::{Behaviour, Operation};
 use nix::sys::signal::Signal;
 
-use crate::handover::{Node, RESUMED, SECOND, becomes, handover, names, results, signal};
+use crate::handover::{Node, RESUMED, SECOND, becomes, handover, in_order, names, results, signal};
 use crate::harness::agent::Agent;
 use crate::harness::http;
 use crate::world::within;
@@ -164,16 +164,8 @@ async fn three_in_a_row_and_the_last_one_dies() {
     signal(&c, Signal::SIGKILL);
     let resumed = node.served_after("app-0").await;
     assert!(resumed < SECOND, "{resumed:?}");
-    let [mut a, mut b] = [a, b];
-    let mut roles = Vec::new();
-    a.wait_for(async |a: &mut Agent| {
-        roles = vec![handover(a).await["role"].clone(), handover(&b).await["role"].clone()];
-        Ok(roles.contains(&"serving".into()) && roles.contains(&"standby".into()))
-    })
-    .await
-    .unwrap();
-    let last = if roles[0] == "serving" { &mut b } else { &mut a };
-    becomes(last, "standby").await;
+    let [_first, mut last] = in_order(a, b).await;
+    becomes(&mut last, "standby").await;
     assert_eq!(node.exchanges(), 1);
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::handover::{Node, SECOND, becomes, handover, results, signal};
+use crate::handover::{Node, SECOND, becomes, handover, in_order, results, signal};
 use crate::harness::agent::Agent;
 use crate::world::within;
 
@@ -73,14 +73,7 @@ async fn two_that_serve_without_a_directory_are_one_when_it_comes_back() {
         becomes(&mut b, "serving").await;
     })
     .await;
-    let mut roles = Vec::new();
-    a.wait_for(async |a: &mut Agent| {
-        roles = vec![handover(a).await["role"].clone(), handover(&b).await["role"].clone()];
-        Ok(roles.contains(&"serving".into()) && roles.contains(&"standby".into()))
-    })
-    .await
-    .unwrap();
-    let mut first = if roles[0] == "serving" { a } else { b };
+    let [mut first, _second] = in_order(a, b).await;
     let mut last = node.start("last").await;
     becomes(&mut first, "standby").await;
     becomes(&mut last, "serving").await;

@@ -197,6 +197,18 @@ async fn becomes(agent: &mut Agent, role: &str) {
     agent.wait_for(async |agent: &mut Agent| Ok(handover(agent).await["role"] == role)).await.unwrap();
 }
 
+/// The one of both that comes to serve, and the one that comes to stand by.
+async fn in_order(mut a: Agent, b: Agent) -> [Agent; 2] {
+    let mut roles = Vec::new();
+    a.wait_for(async |a: &mut Agent| {
+        roles = vec![handover(a).await["role"].clone(), handover(&b).await["role"].clone()];
+        Ok(roles.contains(&"serving".into()) && roles.contains(&"standby".into()))
+    })
+    .await
+    .unwrap();
+    if roles[0] == "serving" { [a, b] } else { [b, a] }
+}
+
 fn signal(agent: &Agent, signal: Signal) {
     kill(agent.pid().unwrap(), signal).unwrap();
 }
