@@ -43,6 +43,8 @@ impl Node {
     async fn new() -> Self {
         let (cloud, folder) = (cloud().await, tempfile::tempdir().unwrap());
         let setup = Setup::on_loopback(folder.path()).unwrap().of(&cloud).flag("max-service-qps", 1_000);
+        // Two clients of a pod that never pause are quicker than a pod may be.
+        let setup = setup.flag("pod-rate", 1_000_000);
         let setup = setup.with_handover().unwrap();
         Self { cloud, folder, setup, pods: Mutex::default() }
     }
