@@ -75,9 +75,9 @@ impl Cluster {
         self.kubectl(&["apply", "--filename", &project_file(path)]).await.map(drop)
     }
 
-    /// `kubectl delete` of an object, which is gone when this returns.
+    /// `kubectl delete` of an object, which is gone when this returns, and so is what it owns: the pods of a `DaemonSet`.
     pub(crate) async fn delete(&self, object: &Value) -> anyhow::Result<()> {
-        self.kubectl_with(&["delete", "--filename=-", "--grace-period=1"], object).await.map(drop)
+        self.kubectl_with(&["delete", "--filename=-", "--grace-period=1", "--cascade=foreground"], object).await.map(drop)
     }
 
     /// The same of one that may be gone already.

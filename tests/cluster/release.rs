@@ -30,7 +30,9 @@ impl Release {
 
     /// Installs or upgrades it with exactly these values, and returns when its pod is ready.
     pub(crate) async fn put(&self, values: &Value) -> anyhow::Result<()> {
-        printed(self.try_put(values, &["--wait", "--timeout=50s"]).await?).with_context(|| format!("helm: {values}"))?;
+        if let Err(error) = printed(self.try_put(values, &["--wait", "--timeout=50s"]).await?) {
+            return Err(error.context(self.story().await).context(format!("helm: {values}")));
+        }
         // To Helm a DaemonSet without a surge is there when all of its pods but maxUnavailable are: here, when none is.
         self.become_ready().await
     }
