@@ -48,9 +48,9 @@ pub(crate) async fn full_node(world: Arc<World>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns once each pod has its credentials and has been answered once more.
+/// Returns once AWS has been asked for each pod, and each has been answered once more.
 async fn all_served(agent: &Agent) -> anyhow::Result<()> {
-    while agent.metric("credlet_cache_entries").await? < f64::from(PODS) {
+    while agent.calls("full-node") < usize::try_from(PODS)? {
         tokio::time::sleep(LOOK).await;
     }
     let round = agent.requests().await?[0] + f64::from(PODS);
