@@ -16,6 +16,8 @@ use tokio::net::{UnixListener, UnixStream};
 
 /// Locked by the one who serves.
 const SEAT: &str = "seat";
+/// The same before it is renamed; of those who would replace the seat at once, one locks it.
+const NEW_SEAT: &str = "seat.new";
 /// Where the one who serves is connected to.
 const SOCKET: &str = "handover.sock";
 /// The same before it is renamed; only who has the seat makes one.
@@ -100,7 +102,7 @@ impl Directory {
             return Err(DirectoryError::Open { path: path.to_owned(), owner, mode, own });
         }
         let directory = Self(path.to_owned());
-        directory.seat().map_err(unusable)?;
+        directory.file(SEAT).map_err(unusable)?;
         Ok(directory)
     }
 
@@ -109,12 +111,20 @@ impl Directory {
     /// # Errors
     /// When the directory has become unusable.
     pub fn take_seat(&self) -> io::Result<Option<Seat>> {
-        let seat = self.seat()?;
-        match seat.try_lock() {
-            Ok(()) => Ok(Some(Seat(seat))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
+        locked(self.file(SEAT)?)
+    }
+
+    /// Locks a seat of its own making, which others try from now on in place of the one that they did. `None` where another agent does
+    /// so at this moment.
+    ///
+    /// # Errors
+    /// When the directory has become unusable.
+    pub fn replace_seat(&self) -> io::Result<Option<Seat>> {
+        let seat = locked(self.file(NEW_SEAT)?)?;
+        if seat.is_some() {
+            std::fs::rename(self.0.join(NEW_SEAT), self.0.join(SEAT))?;
         }
+        Ok(seat)
     }
 
     /// Whether it is this one that others try: they may have found none, and made another.
@@ -160,10 +170,18 @@ impl Directory {
         UnixStream::connect(self.0.join(SOCKET)).await
     }
 
-    fn seat(&self) -> io::Result<File> {
+    fn file(&self, name: &str) -> io::Result<File> {
         let mut options = OpenOptions::new();
         let no_link = OFlag::O_NOFOLLOW.bits();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(no_link).open(self.0.join(SEAT))
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(no_link).open(self.0.join(name))
+    }
+}
+
+fn locked(seat: File) -> io::Result<Option<Seat>> {
+    match seat.try_lock() {
+        Ok(()) => Ok(Some(Seat(seat))),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -237,6 +255,21 @@ mod tests {
         assert!(third.is_some(), "freed for all");
         drop(kept);
         assert!(directory.take_seat().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_seat_that_is_held_can_be_replaced_by_one_at_a_time() {
+        let (folder, directory) = directory();
+        let held = directory.take_seat().unwrap().unwrap();
+        let another = directory.file(NEW_SEAT).unwrap();
+        another.lock().unwrap();
+        assert!(directory.replace_seat().unwrap().is_none() && directory.has(&held), "another agent does so");
+        drop(another);
+        let replaced = directory.replace_seat().unwrap().unwrap();
+        assert!(directory.has(&replaced) && !directory.has(&held));
+        drop(held);
+        assert!(directory.take_seat().unwrap().is_none(), "the new one is held");
+        assert!(!folder.path().join(NEW_SEAT).exists());
     }
 
     #[tokio::test]

@@ -22,13 +22,14 @@ use crate::node::handover::driver::joins::Joins;
 use crate::node::handover::driver::report::Line;
 use crate::node::handover::link::{Letter, ReadError, STALL};
 use crate::node::handover::links::{Links, Post};
-use crate::node::handover::machine::{Action, Event, Link, Machine, PAUSE};
-use crate::node::handover::wire::{Body, Part};
+use crate::node::handover::machine::{Action, Event, Link, Machine, PAUSE, SEARCH};
+use crate::node::handover::wire::{Body, Message, Part};
 use crate::node::handover::{Estate, Handover, Peer, Shared};
 use crate::node::inheritance::Inheritance;
 use crate::observe::Context;
 
-/// From one look at what nobody tells to the next: whether successors find this agent, and how long it has waited for another one.
+/// From one look at what nobody tells to the next: whether successors find this agent, and how long it has waited for another one. As
+/// often those who stand by are told that this agent lives.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// A running handover.
@@ -49,6 +50,8 @@ pub(super) struct Driver {
     /// By whose landings this agent's own loads are spared.
     expected_of: Option<Link>,
     pause_until: Option<Instant>,
+    /// Until when the one who serves may be searched for.
+    search_until: Option<Instant>,
     joins: Joins,
     /// The one who was connected to last.
     awaited: Option<Peer>,
@@ -92,6 +95,7 @@ impl Driver {
             links,
             expected_of: None,
             pause_until: None,
+            search_until: None,
             joins: Joins::new(now),
             awaited: None,
             next_look: now + LOOK,
@@ -163,15 +167,18 @@ impl Driver {
 
     /// The first limit that passes, and what that means.
     fn next_timer(&self) -> (Wake, Instant) {
-        let pause = self.pause_until.map(|at| (Wake::Event(Event::Paused), at));
-        let late = self.links.first_late().map(|(link, at)| (Wake::Event(Event::Late(link)), at));
-        let first = late.into_iter().chain(pause).min_by_key(|(_, at)| *at);
+        let late = self.links.first_late().map(|(link, at)| (Event::Late(link), at));
+        let pause = self.pause_until.map(|at| (Event::Paused, at));
+        let search = self.search_until.map(|at| (Event::Unanswered, at));
+        let first = [late, pause, search].into_iter().flatten().min_by_key(|(_, at)| *at);
+        let first = first.map(|(event, at)| (Wake::Event(event), at));
         first.filter(|(_, at)| *at < self.next_look).unwrap_or((Wake::Look, self.next_look))
     }
 
     fn look(&mut self) -> Option<Event> {
         self.next_look = self.context.clock.now().mono + LOOK;
         self.tell_waiting();
+        self.machine.peers().iter().for_each(|link| self.links.send(*link, Message::Alive, Vec::new()));
         if self.is_public { self.publish() } else { None }
     }
 
@@ -189,13 +196,22 @@ impl Driver {
             }
             self.offered = None;
         }
+        self.limit_search(event);
         self.tell_role(before);
+    }
+
+    /// One that has passed begins anew. Before the first join may begin nobody can answer.
+    fn limit_search(&mut self, event: Event) {
+        let since = self.search_until.filter(|_| event != Event::Unanswered);
+        let limit = || self.joins.next(self.context.clock.now().mono) + SEARCH;
+        self.search_until = self.machine.searches().then(|| since.unwrap_or_else(limit));
     }
 
     /// Does it, and returns what comes of it at once.
     async fn act(&mut self, action: Action) -> Option<Event> {
         match action {
             Action::TakeSeat => return Some(self.take_seat()),
+            Action::ReplaceSeat => return Some(self.replace_seat()),
             Action::FreeSeat => self.seat.take().into_iter().for_each(Seat::free),
             Action::KeepSeat => self.keep_seat(),
             Action::LeaveSeat => self.seat = None,
@@ -212,6 +228,7 @@ impl Driver {
             Action::Say(link, word) => return self.say(link, word),
             Action::Tell(link) => self.tell(link),
             Action::Await(link, limit) => self.links.limit(link, Some(self.context.clock.now().mono + limit)),
+            Action::Watch(link) => self.links.watch(link, self.context.clock.now().mono),
             Action::Relax(link) => self.links.limit(link, None),
             Action::Close(link) => self.close(link),
             Action::Count(result) => self.count(result),
@@ -222,7 +239,16 @@ impl Driver {
 
     fn take_seat(&mut self) -> Event {
         self.seat = None;
-        match self.directory.take_seat() {
+        self.seated(self.directory.take_seat())
+    }
+
+    fn replace_seat(&mut self) -> Event {
+        self.tell_replaced();
+        self.seated(self.directory.replace_seat())
+    }
+
+    fn seated(&mut self, taken: io::Result<Option<Seat>>) -> Event {
+        match taken {
             Ok(seat) => {
                 (self.seat, self.seatless) = (seat, false);
                 if self.seat.is_some() { Event::Seated } else { Event::Unseated }

@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::base::tasks::named;
 use crate::node::handover::link::{Letter, ReadError, Reader, Writer, halves};
-use crate::node::handover::machine::Link;
+use crate::node::handover::machine::{Link, SILENCE};
 use crate::node::handover::wire::{Message, Part};
 use crate::node::handover::{Peer, TASK};
 
@@ -39,6 +39,8 @@ pub(super) struct Open {
     /// Of the state that it tells before its end.
     pub(super) state_bytes: usize,
     late_at: Option<Instant>,
+    /// Whether whatever it brings puts that off.
+    watched: bool,
     writer: Writer,
     _reader: AbortOnDropHandle<()>,
 }
@@ -63,6 +65,7 @@ impl Links {
             mirrors: false,
             state_bytes: 0,
             late_at: None,
+            watched: false,
             writer,
             _reader: AbortOnDropHandle::new(tokio::spawn(named(TASK, read(link, reader, self.post.clone())))),
         };
@@ -85,7 +88,21 @@ impl Links {
     /// What is awaited of it comes by then, or it is late; without `at` nothing is.
     pub(super) fn limit(&mut self, link: Link, at: Option<Instant>) {
         if let Some(open) = self.open.get_mut(&link) {
-            open.late_at = at;
+            (open.late_at, open.watched) = (at, false);
+        }
+    }
+
+    /// It is late once it has brought nothing for [`SILENCE`].
+    pub(super) fn watch(&mut self, link: Link, now: Instant) {
+        if let Some(open) = self.open.get_mut(&link) {
+            (open.late_at, open.watched) = (Some(now + SILENCE), true);
+        }
+    }
+
+    /// It has brought something.
+    pub(super) fn heard(&mut self, link: Link, now: Instant) {
+        if self.open.get(&link).is_some_and(|open| open.watched) {
+            self.watch(link, now);
         }
     }
 

@@ -2,8 +2,10 @@
 //!
 //! Two things decide. The **seat** is a lock that one agent holds, or two while one hands it to the other; who has none beside
 //! it may serve. The **link** is the connection from an agent that stands by to the one that serves: over it both learn all that
-//! the other knows, and its end tells that the other has gone. So an agent without a link tries the seat first and then the
-//! one who serves, again and again; nobody waits for anybody without a limit, and who finds itself alone with the seat serves.
+//! the other knows, and its end tells that the other has gone, as its silence tells that the other hangs. So an agent without a link
+//! tries the seat first and then the one who serves, again and again, and who finds itself alone with the seat serves. Nobody waits
+//! for anybody without a limit who could serve itself: where the seat is held by one that does not answer, it makes another seat, and
+//! the one that hung finds that when it goes on, and stands by.
 //!
 //! ```text
 //! successor            predecessor
@@ -19,6 +21,7 @@
 //! Whatever breaks before `Done`, the predecessor goes on: it has never let go of the seat. There is no input and no output here,
 //! and no clock: `search` drives this very code through every order of events.
 
+mod signs;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +29,7 @@ use std::time::Duration;
 
 use strum::IntoStaticStr;
 
+pub use crate::node::handover::machine::signs::{Action, Event, Link, Word};
 use crate::observe::metrics::Handover;
 
 /// From one attempt to get the seat, or to find the one who serves, to the next: soon enough for 100 ms, and seldom enough for one
@@ -37,97 +41,13 @@ pub const GREETING: Duration = Duration::from_secs(1);
 pub const STATE: Duration = Duration::from_secs(5);
 /// From `Ready` to `Go`: longer than [`TAKING`], since another successor may have its turn first.
 pub const OFFER: Duration = Duration::from_secs(3);
+/// For a sign of life of the one who serves, which it gives every 2 s.
+pub const SILENCE: Duration = Duration::from_secs(5);
+/// For the one who has the seat to be found, by an agent that could serve in its place: longer than [`GREETING`].
+pub const SEARCH: Duration = Duration::from_millis(1500);
 /// From `Go` to `Serving`, in which nobody accepts: the successor is ready, and has but to begin. Who waits in the queue meanwhile
 /// is still answered within its 900 ms.
 pub const TAKING: Duration = Duration::from_millis(500);
-
-/// A connection to another agent, by the number that the driver gave it.
-pub type Link = u32;
-
-/// What an agent says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Word {
-    /// The first word of who connects.
-    Hello,
-    /// The answer of who serves.
-    Welcome,
-    /// All that was known has been told.
-    End,
-    /// The one who stands by would serve.
-    Ready,
-    /// It shall.
-    Go,
-    /// It does.
-    Serving,
-    /// The seat is its own.
-    Done,
-}
-
-/// What happens to an agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Event {
-    /// The seat was free and is held now.
-    Seated,
-    /// Another agent holds the seat; told as well to one that serves and had lost its own.
-    Unseated,
-    /// The pause is over.
-    Paused,
-    /// Somebody serves: this is the link to it.
-    Connected(Link),
-    /// Nobody answers, or joins have failed of late and the next one is put off.
-    Refused,
-    /// Somebody connected.
-    Accepted(Link),
-    /// A word arrived.
-    Heard(Link, Word),
-    /// The link has ended.
-    Broken(Link),
-    /// The limit of [`Action::Await`] has passed.
-    Late(Link),
-    /// All parts of this process are ready to serve.
-    Ready,
-    /// SIGTERM.
-    Terminate,
-}
-
-/// What an agent does about it, in this order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// Lock the seat afresh, without what was held of it: [`Event::Seated`] or [`Event::Unseated`] before anything else.
-    TakeSeat,
-    /// Unlock the seat for all who hold it: one that a broken link may still carry is worth nothing.
-    FreeSeat,
-    /// Hold the seat that came with [`Word::Go`], and wait for the loads that it names.
-    KeepSeat,
-    /// Close what is held of the seat; others may hold it on.
-    LeaveSeat,
-    /// [`Event::Paused`] after [`PAUSE`].
-    Pause,
-    /// Connect to the one who serves: [`Event::Connected`] or [`Event::Refused`].
-    Connect,
-    /// Be the one who is connected to, if not already.
-    Publish,
-    /// Be it no more.
-    Unpublish,
-    /// Accept and renew.
-    Serve,
-    /// Do neither.
-    Rest,
-    /// Say it, with the sockets or the seat that go with it.
-    Say(Link, Word),
-    /// Tell all that is known, then [`Word::End`], and every landing from now on.
-    Tell(Link),
-    /// [`Event::Late`] after so long, in place of an earlier limit.
-    Await(Link, Duration),
-    /// There is no limit any more.
-    Relax(Link),
-    /// Close the link.
-    Close(Link),
-    /// Count it.
-    Count(Handover),
-    /// Drain and end the process.
-    End,
-}
 
 /// Where an agent stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, IntoStaticStr)]
@@ -183,6 +103,8 @@ pub struct Machine {
     accepts: bool,
     /// Whether all of its own parts are ready.
     ready: bool,
+    /// Whether it has, or had, all that it takes to serve: it has learnt it from another agent, or has served.
+    joined: bool,
     /// Whether it has been the one who serves: then it never asks to be it again.
     served: bool,
     terminating: bool,
@@ -207,10 +129,22 @@ impl Machine {
         self.accepts
     }
 
+    /// Whether it has, or had, all that it takes to serve.
+    #[must_use]
+    pub fn joined(&self) -> bool {
+        self.joined
+    }
+
     /// Whether it has been the one who serves.
     #[must_use]
     pub fn has_served(&self) -> bool {
         self.served
+    }
+
+    /// Whether it could serve, and looks for the one who does.
+    #[must_use]
+    pub fn searches(&self) -> bool {
+        self.joined && matches!(self.role, Role::Seeking | Role::Greeting(_))
     }
 
     /// What it does about `event`.
@@ -224,6 +158,7 @@ impl Machine {
             Event::Accepted(link) => self.accepted(link),
             Event::Heard(link, word) => self.heard(link, word).unwrap_or_else(|| self.lost(link)),
             Event::Broken(link) | Event::Late(link) => self.lost(link),
+            Event::Unanswered => self.unanswered(),
             Event::Ready => {
                 self.ready = true;
                 self.offer()
@@ -284,7 +219,8 @@ impl Machine {
             }
             (Word::End, Role::Learning(server)) if server == link => {
                 self.role = Role::Standby(link);
-                Some([vec![Action::Relax(link)], self.offer()].concat())
+                self.joined = true;
+                Some([vec![Action::Watch(link)], self.offer()].concat())
             }
             (Word::Ready, Role::Serving) if self.peers.contains(&link) => Some(self.give(link)),
             (Word::Go, Role::Standby(server) | Role::Offering(server)) if server == link => Some(self.take(link)),
@@ -320,7 +256,7 @@ impl Machine {
     /// From now on it stands by; who stood by for it finds the other one.
     fn given(&mut self, link: Link) -> Vec<Action> {
         self.role = Role::Standby(link);
-        let mut actions = vec![Action::Relax(link), Action::Unpublish, Action::LeaveSeat, Action::Say(link, Word::Done)];
+        let mut actions = vec![Action::Watch(link), Action::Unpublish, Action::LeaveSeat, Action::Say(link, Word::Done)];
         actions.extend(self.peers.drain(..).filter(|peer| *peer != link).map(Action::Close));
         actions.push(Action::Count(Handover::Given));
         if self.terminating {
@@ -347,6 +283,16 @@ impl Machine {
             actions.extend(self.seek());
         }
         actions
+    }
+
+    /// Who has the seat hangs, or another one died while it passed it on.
+    fn unanswered(&mut self) -> Vec<Action> {
+        if !self.searches() {
+            return Vec::new();
+        }
+        let greeted = self.role.server().map(Action::Close);
+        self.role = Role::Seeking;
+        [Vec::from_iter(greeted), vec![Action::ReplaceSeat]].concat()
     }
 
     fn seek(&mut self) -> Vec<Action> {
@@ -390,7 +336,7 @@ impl Machine {
 
     fn become_the_one(&mut self) {
         self.role = Role::Serving;
-        self.served = true;
+        (self.joined, self.served) = (true, true);
     }
 
     fn serve(&mut self) -> Vec<Action> {

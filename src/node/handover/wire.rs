@@ -47,6 +47,8 @@ pub enum Message {
     Serving = 7,
     /// The sender has let go of the seat.
     Done = 8,
+    /// The sender serves still.
+    Alive = 9,
 }
 
 /// Who speaks.
@@ -146,13 +148,13 @@ impl Frame {
 }
 
 impl Message {
-    /// What the machine makes of it; `None` for parts, which mean nothing to it.
+    /// What the machine makes of it; `None` for what means nothing to it.
     #[must_use]
     pub fn word(&self) -> Option<Word> {
         match self {
             Self::Hello(_) => Some(Word::Hello),
             Self::Welcome(_) => Some(Word::Welcome),
-            Self::Part(_) => None,
+            Self::Part(_) | Self::Alive => None,
             Self::End => Some(Word::End),
             Self::Ready => Some(Word::Ready),
             Self::Go(_) => Some(Word::Go),
@@ -173,6 +175,7 @@ impl Message {
             Kind::Go => Some(Self::Go(Zeroizing::new(body.to_vec()))),
             Kind::Serving => empty(Self::Serving),
             Kind::Done => empty(Self::Done),
+            Kind::Alive => empty(Self::Alive),
         };
         message.ok_or(WireError::Body(kind))
     }
@@ -182,7 +185,7 @@ impl Message {
             Self::Hello(greeting) | Self::Welcome(greeting) => greeting.encode(),
             Self::Part(part) => part.encode(),
             Self::Go(loads) => loads.clone(),
-            Self::End | Self::Ready | Self::Serving | Self::Done => Body::default(),
+            Self::End | Self::Ready | Self::Serving | Self::Done | Self::Alive => Body::default(),
         };
         (Kind::from(self).number(), body)
     }
@@ -250,6 +253,7 @@ mod tests {
             body().prop_map(Message::Go),
             Just(Message::Serving),
             Just(Message::Done),
+            Just(Message::Alive),
         ]
     }
 
@@ -278,7 +282,7 @@ mod tests {
             (&[], WireError::Length(0)),
             (&[4], WireError::Length(1)),
             (&[0, 0], WireError::Kind(0)),
-            (&[9, 0], WireError::Kind(9)),
+            (&[10, 0], WireError::Kind(10)),
             (&[4, 17], WireError::Descriptors(17)),
             (&[4, 0, 0], WireError::Body(4)),
             (&[3, 0], WireError::Body(3)),

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use credlet::node::handover::machine::{SEARCH, SILENCE};
 use credlet::sim::script::{Behaviour, Operation};
 use nix::sys::signal::Signal;
 
@@ -197,6 +198,35 @@ async fn a_predecessor_that_hangs_is_waited_for() {
     signal(&old, Signal::SIGCONT);
     assert!(node.served_after("app-0").await < SECOND);
     assert_eq!(node.exchanges(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_successor_that_hangs_afterwards_is_replaced_by_its_predecessor_and_stands_by_when_it_goes_on() {
+    let node = Node::new().await;
+    let mut old = node.start("old").await;
+    assert!(node.served_after("before").await < SECOND);
+    let mut new = node.start("new").await;
+    assert!(node.served_after("after").await < SECOND);
+    old.wait_for(async |old: &mut Agent| Ok(handover(old).await["for_seconds"].as_u64() > Some(SILENCE.as_secs())))
+        .await
+        .unwrap();
+    assert_eq!((handover(&old).await["role"].as_str(), results(&old, "resumed")), (Some("standby"), 0), "all is quiet");
+    signal(&new, Signal::SIGSTOP);
+    let resumed = node.served_after("before").await;
+    println!("serves again after {resumed:?}");
+    assert!(resumed < SILENCE + SEARCH + SECOND, "{resumed:?}");
+    let log = old.log();
+    let line = log.lines().find(|line| line.contains("does not answer")).unwrap();
+    assert!(line.contains("\"WARN\"") && line.contains(&format!("\"pid\":{}", new.pid().unwrap())), "{line}");
+    let askers = node.ask(&["before", "after"]).begun().await;
+    signal(&new, Signal::SIGCONT);
+    becomes(&mut new, "standby").await;
+    let mut last = node.start("last").await;
+    becomes(&mut last, "serving").await;
+    becomes(&mut old, "standby").await;
+    askers.lost_nothing();
+    assert_eq!((results(&old, "resumed"), names(&node.shared())), (1, vec!["handover.sock".to_owned(), "seat".to_owned()]));
+    assert_eq!(node.exchanges(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -115,7 +115,7 @@ impl Node {
         AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
                 assert_eq!(written(&folder).into_iter().find(|path| !path.ends_with("agent.log")), None);
-                let own = |name: &String| ["handover.sock", "handover.sock.new", "seat"].contains(&name.as_str());
+                let own = |name: &String| ["handover.sock", "handover.sock.new", "seat", "seat.new"].contains(&name.as_str());
                 assert!(names(&shared).iter().all(own), "{:?}", names(&shared));
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }

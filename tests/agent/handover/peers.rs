@@ -240,6 +240,21 @@ async fn a_predecessor_that_dies_in_the_middle_is_followed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_predecessor_that_hangs_in_the_middle_is_replaced() {
+    let node = Node::new().await;
+    let old = Predecessor::of(&node);
+    let mut new = node.spawn("new");
+    let mut peer = old.greets(FORMAT).await;
+    peer.say(Message::End, Vec::new());
+    assert_eq!(peer.hear_word().await.message, Message::End);
+    assert_eq!(peer.hear_word().await.message, Message::Ready);
+    new.become_ready_itself().await.unwrap();
+    assert!(node.served_after("app-0").await < SECOND, "from the socket that it was given");
+    assert!(!node.directory().has(&old.seat) && !node.directory().shows(&old.publication));
+    assert!(new.log().contains("serves in its place"), "{}", new.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn joins_that_fail_come_ever_more_seldom_and_the_seat_is_tried_all_the_while() {
     let node = Node::new().await;
     let (old, begun) = (Predecessor::of(&node), Clock::System.now().mono);

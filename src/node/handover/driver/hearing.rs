@@ -16,6 +16,7 @@ impl Driver {
     /// What the machine has to know of a letter; what it need not is dealt with here.
     pub(super) fn read(&mut self, link: Link, letter: Result<Letter, ReadError>) -> Option<Event> {
         self.links.get(link)?;
+        self.links.heard(link, self.context.clock.now().mono);
         match letter {
             Ok(Letter { message, descriptors }) => self.understand(link, message, descriptors),
             Err(error) => {
@@ -34,7 +35,7 @@ impl Driver {
                 Some(seat) => self.offered = Some((Seat::inherited(seat), loads)),
                 None => return Some(Event::Broken(link)),
             },
-            Message::End | Message::Ready | Message::Serving | Message::Done => {}
+            Message::End | Message::Ready | Message::Serving | Message::Done | Message::Alive => {}
         }
         word.map(|word| Event::Heard(link, word))
     }

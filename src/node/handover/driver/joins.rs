@@ -23,9 +23,14 @@ impl Joins {
         Self { in_a_row: 0, not_before: now }
     }
 
-    /// Whether another one may begin.
+    /// When another one may begin.
+    pub(super) fn next(&self, now: Instant) -> Instant {
+        now.max(self.not_before)
+    }
+
+    /// Whether it may now.
     pub(super) fn may_begin(&self, now: Instant) -> bool {
-        now >= self.not_before
+        self.next(now) == now
     }
 
     /// One begins.

@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) enum Line {
     Stranger,
     Untried,
+    Replaced,
     Unseated,
     Unfound,
     Seatless,
@@ -43,6 +44,13 @@ impl Driver {
     pub(super) fn tell_untried(&mut self, error: &io::Error) {
         if let Some(times) = self.line(Line::Untried) {
             tracing::warn!(%error, times, "the seat can't be tried");
+        }
+    }
+
+    pub(super) fn tell_replaced(&mut self) {
+        let pid = self.awaited.as_ref().and_then(|peer| peer.pid);
+        if let Some(times) = self.line(Line::Replaced) {
+            tracing::warn!(pid, times, "the agent that has the seat does not answer: this agent serves in its place");
         }
     }
 

@@ -1,7 +1,7 @@
 //! What agents do of what their machines say, and what the kernel makes of it: the seat, the socket, the links.
 
 use super::super::machine::{Action, Event, Link, Word};
-use super::{Agent, End, Life, Packet, Pipe, World};
+use super::{Agent, End, Life, Limit, Packet, Pipe, World};
 
 impl World {
     pub(super) fn tell(&mut self, at: usize, event: Event) {
@@ -16,6 +16,12 @@ impl World {
                 Action::TakeSeat => {
                     agent.seat = None;
                     agent.takes_seat = true;
+                }
+                Action::ReplaceSeat => {
+                    // Its end means nothing to one that serves.
+                    agent.pauses = false;
+                    self.removed.extend(self.lock.take());
+                    self.seat(at);
                 }
                 Action::FreeSeat => {
                     let freed = agent.seat.take();
@@ -39,8 +45,9 @@ impl World {
                     self.end(at, link).mirrors = true;
                     self.send(at, link, Packet::State(entries));
                 }
-                Action::Await(link, _) => self.end(at, link).limited = true,
-                Action::Relax(link) => self.end(at, link).limited = false,
+                Action::Await(link, _) => self.end(at, link).limit = Some(Limit::Word),
+                Action::Watch(link) => self.end(at, link).limit = Some(Limit::Life),
+                Action::Relax(link) => self.end(at, link).limit = None,
                 Action::Close(link) => self.close(at, link),
                 Action::End => agent.pauses = false,
                 Action::Connect | Action::Serve | Action::Rest | Action::Count(_) => {}
@@ -108,6 +115,12 @@ impl World {
         let ends = self.pipes.iter().enumerate().flat_map(|(number, pipe)| [(number, 0, &pipe[0]), (number, 1, &pipe[1])]);
         let mut own = ends.filter(|(_, _, end)| end.open && (end.at, end.link) == (at, Some(link)));
         own.next().map(|(number, side, _)| (number, side)).expect("a link that is open")
+    }
+
+    /// Whether the agent at the other end of its link hangs.
+    pub(super) fn hangs_beyond(&self, at: usize, link: Link) -> bool {
+        let (number, side) = self.find(at, link);
+        self.agents[self.pipes[number][1 - side].at].life == Life::Hung
     }
 
     fn end(&mut self, at: usize, link: Link) -> &mut End {

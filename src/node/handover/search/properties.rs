@@ -1,7 +1,7 @@
 //! What must never be, and what must always be able to come.
 
 use super::super::machine::Role;
-use super::{Agent, End, Life, Packet, World};
+use super::{Agent, End, Life, Limit, Packet, World};
 
 impl World {
     /// What must never be.
@@ -43,23 +43,29 @@ impl World {
         let mut serving = self.agents.iter().enumerate().filter(|(at, agent)| self.is_alive(*at) && serves(agent));
         let (Some((at, one)), None) = (serving.next(), serving.next()) else { return self.willing().next().is_none() };
         let found = one.machine.role() == Role::Serving && one.listens && self.is_found(at);
-        let idle = self.pipes.iter().flatten().all(|end| end.inbox.is_empty() && !end.limited && end.link.is_some() == end.open);
+        let idle = self
+            .pipes
+            .iter()
+            .flatten()
+            .all(|end| end.inbox.is_empty() && end.limit != Some(Limit::Word) && end.link.is_some() == end.open);
         let linked = |other: &&Agent| matches!(other.machine.role(), Role::Standby(_)) || other.machine.role() == Role::Serving;
         let attached = one.machine.peers().len() + 1 == self.willing().count();
         found && idle && self.willing().filter(linked).count() == self.willing().count() && attached
     }
 
-    /// Somebody serves, as far as one can that does not hang, or has the seat kept from it by one that does.
+    /// Somebody serves who does not hang, but where none of those has ever had what it takes and the seat is kept from them: by one
+    /// that hangs, or on its way to one from an agent that has died.
     pub(super) fn is_served(&self) -> bool {
         let holds = |agent: &Agent| agent.seat.is_some() && agent.seat == self.lock;
         let linked = self.willing().all(|agent| matches!(agent.machine.role(), Role::Standby(_)));
         let keeps = |agent: &Agent| if holds(agent) { !self.willing().any(holds) } else { agent.seat.is_some() && linked };
         let kept = |agent: &Agent| agent.life == Life::Hung && keeps(agent);
-        let sent = |packet: &Packet| matches!(packet, Packet::Seat(seat) if Some(*seat) == self.lock);
         // Who sent it can free it, as long as it lives.
-        let orphaned = |near: &End, far: &End| !self.is_alive(far.at) && near.inbox.iter().any(sent);
+        let orphaned = |near: &End, far: &End| !self.is_alive(far.at) && near.inbox.iter().any(|packet| self.is_seat(packet));
         let in_a_link = self.pipes.iter().any(|[a, b]| orphaned(a, b) || orphaned(b, a));
-        let mut willing = self.willing().peekable();
-        willing.peek().is_none() || willing.any(Agent::accepts) || in_a_link || self.agents.iter().any(kept)
+        if self.willing().any(|agent| agent.machine.joined()) {
+            return self.willing().any(Agent::accepts);
+        }
+        self.willing().next().is_none() || in_a_link || self.agents.iter().any(kept)
     }
 }

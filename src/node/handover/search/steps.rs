@@ -1,7 +1,7 @@
 //! What can happen next, faults among it, and what comes of it.
 
 use super::super::machine::{Action, Event, Role};
-use super::{Agent, Life, Packet, Pipe, World};
+use super::{Agent, End, Life, Limit, Packet, Pipe, World};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Step {
@@ -19,6 +19,8 @@ pub(super) enum Step {
     Deliver(usize, usize),
     /// Where nothing is on its way, or the other one hangs.
     Late(usize, usize),
+    /// Nobody who has the seat will answer it.
+    Unanswered(usize),
     Ready(usize),
     Land(usize),
     Continue(usize),
@@ -26,6 +28,8 @@ pub(super) enum Step {
     Exit(usize),
     /// What is on its way takes longer than its limit.
     Slow(usize, usize),
+    /// So does an answer.
+    SlowAnswer(usize),
     Crash(usize),
     Hang(usize),
     Terminate(usize),
@@ -36,7 +40,16 @@ pub(super) enum Step {
 
 impl Step {
     pub(super) fn is_fault(self) -> bool {
-        matches!(self, Self::Slow(..) | Self::Crash(_) | Self::Hang(_) | Self::Terminate(_) | Self::Break(_) | Self::Remove)
+        matches!(
+            self,
+            Self::Slow(..)
+                | Self::SlowAnswer(_)
+                | Self::Crash(_)
+                | Self::Hang(_)
+                | Self::Terminate(_)
+                | Self::Break(_)
+                | Self::Remove
+        )
     }
 }
 
@@ -62,6 +75,7 @@ impl World {
     fn steps_of(&self, at: usize, agent: &Agent, steps: &mut Vec<Step>) {
         let free = !agent.takes_seat;
         let ended = agent.machine.role() == Role::Ended;
+        let searches = free && agent.machine.searches();
         let can = [
             (agent.takes_seat, Step::Seat(at)),
             (free && agent.pauses && self.may_connect(at), Step::Connect(at)),
@@ -69,9 +83,11 @@ impl World {
             (free && !agent.ready && !ended && !agent.machine.has_served(), Step::Ready(at)),
             (free && self.landings > 0 && agent.accepts(), Step::Land(at)),
             (free && agent.listens && !self.is_found(at), Step::Look(at)),
+            (searches && self.is_kept(), Step::Unanswered(at)),
+            (searches && !self.is_kept() && self.faults > 0, Step::SlowAnswer(at)),
             (free && ended, Step::Exit(at)),
             (self.faults > 0, Step::Crash(at)),
-            (self.faults > 0 && !ended, Step::Hang(at)),
+            (self.faults > 0 && self.hangs && !ended, Step::Hang(at)),
             (self.faults > 0 && free && !ended, Step::Terminate(at)),
         ];
         steps.extend(can.into_iter().filter_map(|(can, step)| can.then_some(step)));
@@ -82,6 +98,17 @@ impl World {
         self.socket.is_none() || self.pipes.iter().filter(|pipe| pipe[0].at == at).count() <= self.stale
     }
 
+    /// Whether the seat is with nobody who comes to answer for it: with agents that hang, or wait for one that does.
+    fn is_kept(&self) -> bool {
+        let comes = |at: usize, agent: &Agent| {
+            let waits = matches!(agent.machine.role(), Role::Taking(link) if self.hangs_beyond(at, link));
+            self.is_alive(at) && agent.seat == self.lock && !waits
+        };
+        let sent = |end: &End| self.is_alive(end.at) && end.inbox.iter().any(|packet| self.is_seat(packet));
+        let held = self.agents.iter().enumerate().any(|(at, agent)| comes(at, agent));
+        self.lock.is_some() && !held && !self.pipes.iter().flatten().any(sent)
+    }
+
     fn steps_of_link(&self, number: usize, pipe: &Pipe, steps: &mut Vec<Step>) {
         let acts = |at: usize| self.is_alive(at) && !self.agents[at].takes_seat;
         let slow = |step| (self.faults > 0).then_some(step);
@@ -90,9 +117,10 @@ impl World {
                 None => steps.push(Step::Accept(number)),
                 Some(_) => {
                     steps.extend((!end.inbox.is_empty()).then_some(Step::Deliver(number, side)));
-                    let lost = self.agents[pipe[1 - side].at].life == Life::Hung || pipe.iter().all(|end| end.inbox.is_empty());
+                    let silent = end.limit == Some(Limit::Word) && pipe.iter().all(|end| end.inbox.is_empty());
+                    let lost = self.agents[pipe[1 - side].at].life == Life::Hung || silent;
                     let late = if lost { Some(Step::Late(number, side)) } else { slow(Step::Slow(number, side)) };
-                    steps.extend(late.filter(|_| end.limited));
+                    steps.extend(late.filter(|_| end.limit.is_some()));
                 }
             }
         }
@@ -132,9 +160,10 @@ impl World {
                 self.tell(at, Event::Accepted(link));
             }
             Step::Deliver(number, side) => self.deliver(number, side),
+            Step::Unanswered(at) | Step::SlowAnswer(at) => self.tell(at, Event::Unanswered),
             Step::Late(number, side) | Step::Slow(number, side) => {
                 let end = &mut self.pipes[number][side];
-                end.limited = false;
+                end.limit = None;
                 let (at, link) = (end.at, end.link.unwrap());
                 self.tell(at, Event::Late(link));
             }
