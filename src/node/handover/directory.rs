@@ -34,6 +34,13 @@ pub struct Directory(PathBuf);
 #[derive(Debug)]
 pub struct Seat(File);
 
+/// A file, for as long as anybody holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    device: u64,
+    inode: u64,
+}
+
 /// The socket of the one who serves.
 #[derive(Debug)]
 pub struct Publication {
@@ -114,17 +121,29 @@ impl Directory {
         locked(self.file(SEAT)?)
     }
 
-    /// Locks a seat of its own making, which others try from now on in place of the one that they did. `None` where another agent does
-    /// so at this moment.
+    /// Which seat others try.
+    ///
+    /// # Errors
+    /// When there is none, or the directory has become unusable.
+    pub fn place(&self) -> io::Result<Place> {
+        self.0.join(SEAT).symlink_metadata().map(|found| Place::of(&found))
+    }
+
+    /// Locks a seat of its own making, which others try from now on in place of `old`. `None` where another agent has done so, or does
+    /// at this moment.
     ///
     /// # Errors
     /// When the directory has become unusable.
-    pub fn replace_seat(&self) -> io::Result<Option<Seat>> {
-        let seat = locked(self.file(NEW_SEAT)?)?;
-        if seat.is_some() {
-            std::fs::rename(self.0.join(NEW_SEAT), self.0.join(SEAT))?;
+    pub fn replace_seat(&self, old: Place) -> io::Result<Option<Seat>> {
+        let new = self.0.join(NEW_SEAT);
+        let Some(seat) = locked(self.file(NEW_SEAT)?)? else { return Ok(None) };
+        if self.place().is_ok_and(|place| place == old) {
+            std::fs::rename(new, self.0.join(SEAT))?;
+            Ok(Some(seat))
+        } else {
+            std::fs::remove_file(new)?;
+            Ok(None)
         }
-        Ok(seat)
     }
 
     /// Whether it is this one that others try: they may have found none, and made another.
@@ -140,9 +159,8 @@ impl Directory {
     }
 
     fn leads(&self, name: &str, to: &File) -> bool {
-        let place = |found: Metadata| (found.dev(), found.ino());
-        let there = self.0.join(name).symlink_metadata().map(place);
-        there.is_ok_and(|there| to.metadata().map(place).is_ok_and(|held| held == there))
+        let there = self.0.join(name).symlink_metadata();
+        there.is_ok_and(|there| to.metadata().is_ok_and(|held| Place::of(&held) == Place::of(&there)))
     }
 
     /// Listens for successors, in place of whoever did before.
@@ -185,6 +203,12 @@ fn locked(seat: File) -> io::Result<Option<Seat>> {
     }
 }
 
+impl Place {
+    fn of(found: &Metadata) -> Self {
+        Self { device: found.dev(), inode: found.ino() }
+    }
+}
+
 impl Publication {
     /// The next who connects.
     ///
@@ -200,6 +224,14 @@ impl Seat {
     #[must_use]
     pub fn inherited(descriptor: OwnedFd) -> Self {
         Self(File::from(descriptor))
+    }
+
+    /// Where it is, if others try it.
+    ///
+    /// # Errors
+    /// Those of fstat(2).
+    pub fn place(&self) -> io::Result<Place> {
+        self.0.metadata().map(|found| Place::of(&found))
     }
 
     /// A copy, to be passed on.
@@ -261,12 +293,13 @@ mod tests {
     fn a_seat_that_is_held_can_be_replaced_by_one_at_a_time() {
         let (folder, directory) = directory();
         let held = directory.take_seat().unwrap().unwrap();
-        let another = directory.file(NEW_SEAT).unwrap();
+        let (old, another) = (directory.place().unwrap(), directory.file(NEW_SEAT).unwrap());
         another.lock().unwrap();
-        assert!(directory.replace_seat().unwrap().is_none() && directory.has(&held), "another agent does so");
+        assert!(directory.replace_seat(old).unwrap().is_none() && directory.has(&held), "another agent does so");
         drop(another);
-        let replaced = directory.replace_seat().unwrap().unwrap();
+        let replaced = directory.replace_seat(old).unwrap().unwrap();
         assert!(directory.has(&replaced) && !directory.has(&held));
+        assert!(directory.replace_seat(old).unwrap().is_none() && directory.has(&replaced), "another agent has done so");
         drop(held);
         assert!(directory.take_seat().unwrap().is_none(), "the new one is held");
         assert!(!folder.path().join(NEW_SEAT).exists());

@@ -17,20 +17,22 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::base::repeats::Repeats;
-use crate::node::handover::directory::{Directory, Publication, Seat, is_own};
+use crate::node::handover::directory::{Directory, Place, Publication, Seat, is_own};
 use crate::node::handover::driver::joins::Joins;
 use crate::node::handover::driver::report::Line;
 use crate::node::handover::link::{Letter, ReadError, STALL};
 use crate::node::handover::links::{Links, Post};
-use crate::node::handover::machine::{Action, Event, Link, Machine, PAUSE, SEARCH};
+use crate::node::handover::machine::{Action, Event, GREETING, Link, Machine, PAUSE, SEARCH, SILENCE};
 use crate::node::handover::wire::{Body, Message, Part};
 use crate::node::handover::{Estate, Handover, Peer, Shared};
 use crate::node::inheritance::Inheritance;
 use crate::observe::Context;
 
-/// From one look at what nobody tells to the next: whether successors find this agent, and how long it has waited for another one. As
-/// often those who stand by are told that this agent lives.
+/// From one look at what nobody tells to the next: whether successors find this agent, and how long it has waited for another one.
+/// As often, those who stand by are told that this agent lives.
 const LOOK: Duration = Duration::from_secs(2);
+const _: () =
+    assert!(SILENCE.as_millis() > 2 * LOOK.as_millis() && SEARCH.as_millis() >= LOOK.as_millis() + GREETING.as_millis());
 
 /// A running handover.
 pub(super) struct Driver {
@@ -50,8 +52,7 @@ pub(super) struct Driver {
     /// By whose landings this agent's own loads are spared.
     expected_of: Option<Link>,
     pause_until: Option<Instant>,
-    /// Until when the one who serves may be searched for.
-    search_until: Option<Instant>,
+    search: Option<Search>,
     joins: Joins,
     /// The one who was connected to last.
     awaited: Option<Peer>,
@@ -62,6 +63,14 @@ pub(super) struct Driver {
     seatless: bool,
     lines: Repeats<Line>,
     inbox: mpsc::Receiver<Post>,
+}
+
+/// For the one who has the seat.
+#[derive(Clone, Copy)]
+struct Search {
+    until: Instant,
+    /// The seat that it has.
+    seat: Option<Place>,
 }
 
 /// What woke the driver.
@@ -95,7 +104,7 @@ impl Driver {
             links,
             expected_of: None,
             pause_until: None,
-            search_until: None,
+            search: None,
             joins: Joins::new(now),
             awaited: None,
             next_look: now + LOOK,
@@ -169,7 +178,7 @@ impl Driver {
     fn next_timer(&self) -> (Wake, Instant) {
         let late = self.links.first_late().map(|(link, at)| (Event::Late(link), at));
         let pause = self.pause_until.map(|at| (Event::Paused, at));
-        let search = self.search_until.map(|at| (Event::Unanswered, at));
+        let search = self.search.map(|search| (Event::Unanswered, search.until));
         let first = [late, pause, search].into_iter().flatten().min_by_key(|(_, at)| *at);
         let first = first.map(|(event, at)| (Wake::Event(event), at));
         first.filter(|(_, at)| *at < self.next_look).unwrap_or((Wake::Look, self.next_look))
@@ -200,11 +209,13 @@ impl Driver {
         self.tell_role(before);
     }
 
-    /// One that has passed begins anew. Before the first join may begin nobody can answer.
+    /// While the machine searches there is a limit, and after it another one. It does not count the time in which no join may begin.
     fn limit_search(&mut self, event: Event) {
-        let since = self.search_until.filter(|_| event != Event::Unanswered);
-        let limit = || self.joins.next(self.context.clock.now().mono) + SEARCH;
-        self.search_until = self.machine.searches().then(|| since.unwrap_or_else(limit));
+        let running = self.search.take().filter(|_| event != Event::Unanswered);
+        if self.machine.searches() {
+            let until = self.joins.next(self.context.clock.now().mono) + SEARCH;
+            self.search = running.or_else(|| Some(Search { until, seat: self.directory.place().ok() }));
+        }
     }
 
     /// Does it, and returns what comes of it at once.
@@ -243,8 +254,13 @@ impl Driver {
     }
 
     fn replace_seat(&mut self) -> Event {
-        self.tell_replaced();
-        self.seated(self.directory.replace_seat())
+        let held = self.seat.take().and_then(|seat| seat.place().ok());
+        let old = held.or_else(|| self.search.and_then(|search| search.seat));
+        let event = self.seated(old.map_or(Ok(None), |old| self.directory.replace_seat(old)));
+        if event == Event::Seated {
+            self.tell_replaced();
+        }
+        event
     }
 
     fn seated(&mut self, taken: io::Result<Option<Seat>>) -> Event {

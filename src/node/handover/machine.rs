@@ -43,8 +43,9 @@ pub const STATE: Duration = Duration::from_secs(5);
 pub const OFFER: Duration = Duration::from_secs(3);
 /// For a sign of life of the one who serves, which it gives every 2 s.
 pub const SILENCE: Duration = Duration::from_secs(5);
-/// For the one who has the seat to be found, by an agent that could serve in its place: longer than [`GREETING`].
-pub const SEARCH: Duration = Duration::from_millis(1500);
+/// For the one who has the seat to be found, by an agent that could serve in its place. It may have to make its socket again, which
+/// takes it 2 s, and then has [`GREETING`] to answer.
+pub const SEARCH: Duration = Duration::from_secs(3);
 /// From `Go` to `Serving`, in which nobody accepts: the successor is ready, and has but to begin. Who waits in the queue meanwhile
 /// is still answered within its 900 ms.
 pub const TAKING: Duration = Duration::from_millis(500);
@@ -157,8 +158,11 @@ impl Machine {
             Event::Connected(link) => self.connected(link),
             Event::Accepted(link) => self.accepted(link),
             Event::Heard(link, word) => self.heard(link, word).unwrap_or_else(|| self.lost(link)),
+            // Who has said `Go` rests, and lets go of the seat at once when it goes on.
+            Event::Late(link) if self.role == Role::Taking(link) => self.replace(),
             Event::Broken(link) | Event::Late(link) => self.lost(link),
-            Event::Unanswered => self.unanswered(),
+            Event::Unanswered if self.searches() => self.replace(),
+            Event::Unanswered => Vec::new(),
             Event::Ready => {
                 self.ready = true;
                 self.offer()
@@ -177,7 +181,7 @@ impl Machine {
         }
         let outcome = match (self.served, self.accepts) {
             (true, false) => Some(Action::Count(Handover::Resumed)),
-            (false, true) => Some(Action::Count(Handover::Taken)),
+            (false, _) if self.joined => Some(Action::Count(Handover::Taken)),
             _ => None,
         };
         let serve = self.serve();
@@ -250,7 +254,7 @@ impl Machine {
     fn take(&mut self, link: Link) -> Vec<Action> {
         self.role = Role::Taking(link);
         let serve = self.serve();
-        [vec![Action::Relax(link), Action::KeepSeat], serve, vec![Action::Say(link, Word::Serving)]].concat()
+        [vec![Action::Await(link, GREETING), Action::KeepSeat], serve, vec![Action::Say(link, Word::Serving)]].concat()
     }
 
     /// From now on it stands by; who stood by for it finds the other one.
@@ -268,7 +272,7 @@ impl Machine {
     fn taken(&mut self, link: Link) -> Vec<Action> {
         self.become_the_one();
         self.peers = vec![link];
-        vec![Action::Publish, Action::Count(Handover::Taken)]
+        vec![Action::Relax(link), Action::Publish, Action::Count(Handover::Taken)]
     }
 
     /// A link has ended, or is as good as that.
@@ -286,13 +290,10 @@ impl Machine {
     }
 
     /// Who has the seat hangs, or another one died while it passed it on.
-    fn unanswered(&mut self) -> Vec<Action> {
-        if !self.searches() {
-            return Vec::new();
-        }
-        let greeted = self.role.server().map(Action::Close);
+    fn replace(&mut self) -> Vec<Action> {
+        let asked = self.role.server().map(Action::Close);
         self.role = Role::Seeking;
-        [Vec::from_iter(greeted), vec![Action::ReplaceSeat]].concat()
+        [Vec::from_iter(asked), vec![Action::ReplaceSeat]].concat()
     }
 
     fn seek(&mut self) -> Vec<Action> {

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Descriptors travel beside the first byte of their frame (`SCM_RIGHTS`, unix(7)). The frames themselves stay as they are for ever,
-//! so that agents of any two versions can pass sockets and seat on; whoever adds one sends it only to who has said by its format
-//! that it knows it. What may change is the state in [`Part`]s: its format is a number in the greeting, and agents whose numbers
+//! so that agents of any two versions can pass sockets and seat on; whoever adds one to those of the first release sends it only to
+//! who has said by its format that it knows it. What may change is the state in [`Part`]s: its format is a number in the greeting, and agents whose numbers
 //! differ exchange no state.
 
 use strum::{EnumDiscriminants, FromRepr};

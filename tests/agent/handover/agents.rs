@@ -155,18 +155,39 @@ async fn a_successor_that_dies_afterwards_is_followed_by_its_predecessor_at_once
     assert_eq!(results(&old, "resumed"), 5);
 }
 
+/// The last one serves, and both others stand by for it.
+async fn three_in_a_row(node: &Node) -> [Agent; 3] {
+    let [a, b, mut c] = [node.start("a").await, node.start("b").await, node.start("c").await];
+    c.wait_for(async |c: &mut Agent| Ok(handover(c).await["standing_by"].as_array().map(Vec::len) == Some(2))).await.unwrap();
+    [a, b, c]
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_in_a_row_and_the_last_one_dies() {
     let node = Node::new().await;
-    let agents = [node.start("a").await, node.start("b").await, node.start("c").await];
+    let [a, b, c] = three_in_a_row(&node).await;
     assert!(node.served_after("app-0").await < SECOND);
-    let [a, b, mut c] = agents;
-    c.wait_for(async |c: &mut Agent| Ok(handover(c).await["standing_by"].as_array().map(Vec::len) == Some(2))).await.unwrap();
     signal(&c, Signal::SIGKILL);
     let resumed = node.served_after("app-0").await;
     assert!(resumed < SECOND, "{resumed:?}");
     let [_first, mut last] = in_order(a, b).await;
     becomes(&mut last, "standby").await;
+    assert_eq!(node.exchanges(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_in_a_row_and_the_last_one_hangs() {
+    let node = Node::new().await;
+    let [a, b, mut c] = three_in_a_row(&node).await;
+    assert!(node.served_after("app-0").await < SECOND);
+    // Both hear nothing from the same moment on.
+    signal(&c, Signal::SIGSTOP);
+    node.served_after("app-0").await;
+    let [first, last] = in_order(a, b).await;
+    signal(&c, Signal::SIGCONT);
+    becomes(&mut c, "standby").await;
+    assert!(node.served_after("app-0").await < SECOND);
+    assert_eq!((results(&first, "resumed"), results(&last, "resumed"), results(&c, "resumed")), (1, 0, 0));
     assert_eq!(node.exchanges(), 1);
 }
 
@@ -214,7 +235,7 @@ async fn a_successor_that_hangs_afterwards_is_replaced_by_its_predecessor_and_st
     signal(&new, Signal::SIGSTOP);
     let resumed = node.served_after("before").await;
     println!("serves again after {resumed:?}");
-    assert!(resumed < SILENCE + SEARCH + SECOND, "{resumed:?}");
+    assert!(resumed < SILENCE + SEARCH + 2 * SECOND, "{resumed:?}");
     let log = old.log();
     let line = log.lines().find(|line| line.contains("does not answer")).unwrap();
     assert!(line.contains("\"WARN\"") && line.contains(&format!("\"pid\":{}", new.pid().unwrap())), "{line}");

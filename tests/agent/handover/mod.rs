@@ -19,6 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::harness::agent::Agent;
@@ -136,15 +137,15 @@ impl Node {
     async fn served_after(&self, name: &str) -> Duration {
         let (token, begun) = (self.token(name), Clock::System.now().mono);
         let address = self.setup.addresses().credentials;
+        // One that hangs may have accepted.
+        let headers = [("authorization", token.as_str())];
+        let ask = || timeout(SECOND, http::get(address, "/v1/credentials", &headers));
         let served = async {
-            while !http::get(address, "/v1/credentials", &[("authorization", &token)])
-                .await
-                .is_ok_and(|answer| answer.status == 200)
-            {
+            while !ask().await.is_ok_and(|answer| answer.is_ok_and(|answer| answer.status == 200)) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        within(10 * SECOND, served).await;
+        within(20 * SECOND, served).await;
         Clock::System.now().mono - begun
     }
 }

@@ -251,7 +251,25 @@ async fn a_predecessor_that_hangs_in_the_middle_is_replaced() {
     new.become_ready_itself().await.unwrap();
     assert!(node.served_after("app-0").await < SECOND, "from the socket that it was given");
     assert!(!node.directory().has(&old.seat) && !node.directory().shows(&old.publication));
-    assert!(new.log().contains("serves in its place"), "{}", new.log());
+    assert!(new.log().contains("serves in its place") && results(&new, "taken") == 1, "{}", new.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_predecessor_that_hangs_before_it_lets_go_is_replaced_and_nobody_notices() {
+    let node = Node::new().await;
+    let old = Predecessor::of(&node);
+    let mut new = node.spawn("new");
+    let mut peer = old.greets(FORMAT).await;
+    peer.say(Message::End, Vec::new());
+    assert_eq!(peer.hear_word().await.message, Message::End);
+    assert_eq!(peer.hear_word().await.message, Message::Ready);
+    peer.say(Message::Go(Vec::new().into()), vec![old.seat.copy().unwrap()]);
+    assert_eq!(peer.hear_word().await.message, Message::Serving);
+    let askers = node.ask(&["app-0"]).begun().await;
+    becomes(&mut new, "serving").await;
+    peer.is_closed().await;
+    assert!(!node.directory().has(&old.seat) && results(&new, "taken") == 1, "{}", new.log());
+    askers.lost_nothing();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

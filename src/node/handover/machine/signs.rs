@@ -60,7 +60,7 @@ pub enum Event {
 pub enum Action {
     /// Lock the seat afresh, without what was held of it: [`Event::Seated`] or [`Event::Unseated`] before anything else.
     TakeSeat,
-    /// Make another seat in place of the one that is there, and lock it: likewise.
+    /// Make another seat in place of the one that it has, or searches for, and lock it, unless another agent has made one: likewise.
     ReplaceSeat,
     /// Unlock the seat for all who hold it: one that a broken link may still carry is worth nothing.
     FreeSeat,

@@ -7,6 +7,9 @@ impl World {
     pub(super) fn tell(&mut self, at: usize, event: Event) {
         let actions = self.agents[at].machine.step(event);
         self.act(at, actions);
+        let agent = &mut self.agents[at];
+        let searches = agent.machine.searches() && !agent.takes_seat;
+        agent.search = if searches { agent.search.or(self.lock) } else { None };
     }
 
     pub(super) fn act(&mut self, at: usize, actions: Vec<Action>) {
@@ -20,8 +23,8 @@ impl World {
                 Action::ReplaceSeat => {
                     // Its end means nothing to one that serves.
                     agent.pauses = false;
-                    self.removed.extend(self.lock.take());
-                    self.seat(at);
+                    let old = agent.seat.take().or(agent.search.take());
+                    self.replace(at, old);
                 }
                 Action::FreeSeat => {
                     let freed = agent.seat.take();
@@ -63,6 +66,14 @@ impl World {
         self.lock = (0..).find(|description| !self.holds(*description));
         self.agents[at].seat = self.lock;
         self.tell(at, Event::Seated);
+    }
+
+    fn replace(&mut self, at: usize, old: Option<u8>) {
+        if old.is_none() || old != self.lock {
+            return self.tell(at, Event::Unseated);
+        }
+        self.removed.extend(self.lock.take());
+        self.seat(at);
     }
 
     /// Whether others find it, and the seat that it has.
@@ -115,12 +126,6 @@ impl World {
         let ends = self.pipes.iter().enumerate().flat_map(|(number, pipe)| [(number, 0, &pipe[0]), (number, 1, &pipe[1])]);
         let mut own = ends.filter(|(_, _, end)| end.open && (end.at, end.link) == (at, Some(link)));
         own.next().map(|(number, side, _)| (number, side)).expect("a link that is open")
-    }
-
-    /// Whether the agent at the other end of its link hangs.
-    pub(super) fn hangs_beyond(&self, at: usize, link: Link) -> bool {
-        let (number, side) = self.find(at, link);
-        self.agents[self.pipes[number][1 - side].at].life == Life::Hung
     }
 
     fn end(&mut self, at: usize, link: Link) -> &mut End {

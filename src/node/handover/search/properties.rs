@@ -53,7 +53,7 @@ impl World {
         found && idle && self.willing().filter(linked).count() == self.willing().count() && attached
     }
 
-    /// Somebody serves who does not hang, but where none of those has ever had what it takes and the seat is kept from them: by one
+    /// One serves who does not hang, but where none of those has ever had what it takes and the seat is kept from them: by one
     /// that hangs, or on its way to one from an agent that has died.
     pub(super) fn is_served(&self) -> bool {
         let holds = |agent: &Agent| agent.seat.is_some() && agent.seat == self.lock;
@@ -64,7 +64,7 @@ impl World {
         let orphaned = |near: &End, far: &End| !self.is_alive(far.at) && near.inbox.iter().any(|packet| self.is_seat(packet));
         let in_a_link = self.pipes.iter().any(|[a, b]| orphaned(a, b) || orphaned(b, a));
         if self.willing().any(|agent| agent.machine.joined()) {
-            return self.willing().any(Agent::accepts);
+            return self.willing().filter(|agent| agent.accepts()).count() == 1;
         }
         self.willing().next().is_none() || in_a_link || self.agents.iter().any(kept)
     }

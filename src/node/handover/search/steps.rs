@@ -19,7 +19,7 @@ pub(super) enum Step {
     Deliver(usize, usize),
     /// Where nothing is on its way, or the other one hangs.
     Late(usize, usize),
-    /// Nobody who has the seat will answer it.
+    /// Nobody who has the seat that it searches for will answer it.
     Unanswered(usize),
     Ready(usize),
     Land(usize),
@@ -76,6 +76,7 @@ impl World {
         let free = !agent.takes_seat;
         let ended = agent.machine.role() == Role::Ended;
         let searches = free && agent.machine.searches();
+        let unanswered = self.is_kept() || agent.search != self.lock;
         let can = [
             (agent.takes_seat, Step::Seat(at)),
             (free && agent.pauses && self.may_connect(at), Step::Connect(at)),
@@ -83,8 +84,8 @@ impl World {
             (free && !agent.ready && !ended && !agent.machine.has_served(), Step::Ready(at)),
             (free && self.landings > 0 && agent.accepts(), Step::Land(at)),
             (free && agent.listens && !self.is_found(at), Step::Look(at)),
-            (searches && self.is_kept(), Step::Unanswered(at)),
-            (searches && !self.is_kept() && self.faults > 0, Step::SlowAnswer(at)),
+            (searches && unanswered, Step::Unanswered(at)),
+            (searches && !unanswered && self.faults > 0, Step::SlowAnswer(at)),
             (free && ended, Step::Exit(at)),
             (self.faults > 0, Step::Crash(at)),
             (self.faults > 0 && self.hangs && !ended, Step::Hang(at)),
@@ -98,14 +99,10 @@ impl World {
         self.socket.is_none() || self.pipes.iter().filter(|pipe| pipe[0].at == at).count() <= self.stale
     }
 
-    /// Whether the seat is with nobody who comes to answer for it: with agents that hang, or wait for one that does.
+    /// Whether the seat is with agents that hang, or on its way to them.
     fn is_kept(&self) -> bool {
-        let comes = |at: usize, agent: &Agent| {
-            let waits = matches!(agent.machine.role(), Role::Taking(link) if self.hangs_beyond(at, link));
-            self.is_alive(at) && agent.seat == self.lock && !waits
-        };
+        let held = self.agents.iter().enumerate().any(|(at, agent)| self.is_alive(at) && agent.seat == self.lock);
         let sent = |end: &End| self.is_alive(end.at) && end.inbox.iter().any(|packet| self.is_seat(packet));
-        let held = self.agents.iter().enumerate().any(|(at, agent)| comes(at, agent));
         self.lock.is_some() && !held && !self.pipes.iter().flatten().any(sent)
     }
 
