@@ -7,7 +7,7 @@ use credlet::node::handover::machine::{SEARCH, SILENCE};
 use credlet::sim::script::{Behaviour, Operation};
 use nix::sys::signal::Signal;
 
-use crate::handover::{Node, RESUMED, SECOND, becomes, handover, in_order, names, results, signal};
+use crate::handover::{Node, RESUMED, SECOND, becomes, handover, in_order, knows, names, results, signal};
 use crate::harness::agent::Agent;
 use crate::harness::http;
 use crate::world::within;
@@ -137,10 +137,7 @@ async fn a_successor_that_dies_afterwards_is_followed_by_its_predecessor_at_once
         let new = node.start(&format!("new-{round}")).await;
         becomes(&mut old, "standby").await;
         assert!(node.served_after("after").await < SECOND);
-        // What a landing brings goes at once, but not before the answer to who asked.
-        old.wait_for(async |old: &mut Agent| Ok(old.status().await?["entries"].as_array().map(Vec::len) == Some(2)))
-            .await
-            .unwrap();
+        knows(&mut old, 2).await;
         signal(&new, Signal::SIGKILL);
         pauses.push(node.served_after("before").await);
         new.ended().await.unwrap();
@@ -155,10 +152,14 @@ async fn a_successor_that_dies_afterwards_is_followed_by_its_predecessor_at_once
     assert_eq!(results(&old, "resumed"), 5);
 }
 
-/// The last one serves, and both others stand by for it.
+/// The last one serves, both others stand by for it, and all know the credentials of `app-0`.
 async fn three_in_a_row(node: &Node) -> [Agent; 3] {
-    let [a, b, mut c] = [node.start("a").await, node.start("b").await, node.start("c").await];
+    let [mut a, mut b, mut c] = [node.start("a").await, node.start("b").await, node.start("c").await];
     c.wait_for(async |c: &mut Agent| Ok(handover(c).await["standing_by"].as_array().map(Vec::len) == Some(2))).await.unwrap();
+    assert!(node.served_after("app-0").await < SECOND);
+    for agent in [&mut a, &mut b] {
+        knows(agent, 1).await;
+    }
     [a, b, c]
 }
 
@@ -166,7 +167,6 @@ async fn three_in_a_row(node: &Node) -> [Agent; 3] {
 async fn three_in_a_row_and_the_last_one_dies() {
     let node = Node::new().await;
     let [a, b, c] = three_in_a_row(&node).await;
-    assert!(node.served_after("app-0").await < SECOND);
     signal(&c, Signal::SIGKILL);
     let resumed = node.served_after("app-0").await;
     assert!(resumed < SECOND, "{resumed:?}");
@@ -179,15 +179,15 @@ async fn three_in_a_row_and_the_last_one_dies() {
 async fn three_in_a_row_and_the_last_one_hangs() {
     let node = Node::new().await;
     let [a, b, mut c] = three_in_a_row(&node).await;
-    assert!(node.served_after("app-0").await < SECOND);
     // Both hear nothing from the same moment on.
     signal(&c, Signal::SIGSTOP);
     node.served_after("app-0").await;
-    let [first, last] = in_order(a, b).await;
+    let [mut first, last] = in_order(a, b).await;
     signal(&c, Signal::SIGCONT);
     becomes(&mut c, "standby").await;
     assert!(node.served_after("app-0").await < SECOND);
-    assert_eq!((results(&first, "resumed"), results(&last, "resumed"), results(&c, "resumed")), (1, 0, 0));
+    first.wait_for(async |first: &mut Agent| Ok(results(first, "resumed") == 1)).await.unwrap();
+    assert_eq!((results(&last, "resumed"), results(&c, "resumed")), (0, 0), "{}\n{}", last.log(), c.log());
     assert_eq!(node.exchanges(), 1);
 }
 
@@ -228,6 +228,7 @@ async fn a_successor_that_hangs_afterwards_is_replaced_by_its_predecessor_and_st
     assert!(node.served_after("before").await < SECOND);
     let mut new = node.start("new").await;
     assert!(node.served_after("after").await < SECOND);
+    knows(&mut old, 2).await;
     old.wait_for(async |old: &mut Agent| Ok(handover(old).await["for_seconds"].as_u64() > Some(SILENCE.as_secs())))
         .await
         .unwrap();
@@ -236,6 +237,7 @@ async fn a_successor_that_hangs_afterwards_is_replaced_by_its_predecessor_and_st
     let resumed = node.served_after("before").await;
     println!("serves again after {resumed:?}");
     assert!(resumed < SILENCE + SEARCH + 2 * SECOND, "{resumed:?}");
+    old.wait_for(async |old: &mut Agent| Ok(old.log().contains("does not answer"))).await.unwrap();
     let log = old.log();
     let line = log.lines().find(|line| line.contains("does not answer")).unwrap();
     assert!(line.contains("\"WARN\"") && line.contains(&format!("\"pid\":{}", new.pid().unwrap())), "{line}");

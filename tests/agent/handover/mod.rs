@@ -200,6 +200,14 @@ async fn becomes(agent: &mut Agent, role: &str) {
     agent.wait_for(async |agent: &mut Agent| Ok(handover(agent).await["role"] == role)).await.unwrap();
 }
 
+/// What a landing brings goes to others at once, but not before the answer to who asked.
+async fn knows(agent: &mut Agent, entries: usize) {
+    agent
+        .wait_for(async |agent: &mut Agent| Ok(agent.status().await?["entries"].as_array().map(Vec::len) == Some(entries)))
+        .await
+        .unwrap();
+}
+
 /// The one of both that comes to serve, and the one that comes to stand by.
 async fn in_order(mut a: Agent, b: Agent) -> [Agent; 2] {
     let mut roles = Vec::new();
