@@ -226,7 +226,7 @@ impl Seat {
         Self(File::from(descriptor))
     }
 
-    /// Where it is, if others try it.
+    /// Which one it is: others try it if it is that of the directory.
     ///
     /// # Errors
     /// Those of fstat(2).

@@ -65,7 +65,7 @@ pub(super) struct Driver {
     inbox: mpsc::Receiver<Post>,
 }
 
-/// For the one who has the seat.
+/// A search for the one who has the seat.
 #[derive(Clone, Copy)]
 struct Search {
     until: Instant,
