@@ -60,6 +60,13 @@ impl Peer {
         Seat::inherited(go.descriptors.pop().unwrap())
     }
 
+    /// Has told all, as the one who serves, and hears that the other one would serve.
+    async fn meets_a_successor(&mut self) {
+        self.say(Message::End, Vec::new());
+        assert_eq!(self.hear_word().await.message, Message::End);
+        assert_eq!(self.hear_word().await.message, Message::Ready);
+    }
+
     async fn is_closed(&mut self) {
         let end = async { while self.reader.next().await.is_ok() {} };
         within(5 * SECOND, end).await;
@@ -197,9 +204,7 @@ async fn a_state_that_is_not_known_is_left_and_the_sockets_are_taken() {
     let mut new = node.spawn("new");
     let mut peer = old.greets(FORMAT + 1).await;
     peer.say(Message::Part(Part { kind: 3, body: vec![1, 2, 3].into() }), Vec::new());
-    peer.say(Message::End, Vec::new());
-    assert_eq!(peer.hear_word().await.message, Message::End);
-    assert_eq!(peer.hear_word().await.message, Message::Ready);
+    peer.meets_a_successor().await;
     let waiting = tokio::spawn(http::get(new.address(), "/healthz", &[]));
     peer.say(Message::Go(vec![9].into()), vec![old.seat.copy().unwrap()]);
     assert_eq!(peer.hear_word().await.message, Message::Serving);
@@ -225,9 +230,7 @@ async fn a_predecessor_that_dies_in_the_middle_is_followed_at_once() {
             peer.say(Message::Part(damaged), Vec::new());
         }
         if step > 1 {
-            peer.say(Message::End, Vec::new());
-            assert_eq!(peer.hear_word().await.message, Message::End);
-            assert_eq!(peer.hear_word().await.message, Message::Ready);
+            peer.meets_a_successor().await;
         }
         if step > 2 {
             peer.say(Message::Go(Vec::new().into()), vec![old.seat.copy().unwrap()]);
@@ -245,9 +248,7 @@ async fn a_predecessor_that_hangs_in_the_middle_is_replaced() {
     let old = Predecessor::of(&node);
     let mut new = node.spawn("new");
     let mut peer = old.greets(FORMAT).await;
-    peer.say(Message::End, Vec::new());
-    assert_eq!(peer.hear_word().await.message, Message::End);
-    assert_eq!(peer.hear_word().await.message, Message::Ready);
+    peer.meets_a_successor().await;
     new.become_ready_itself().await.unwrap();
     assert!(node.served_after("app-0").await < SECOND, "from the socket that it was given");
     assert!(!node.directory().has(&old.seat) && !node.directory().shows(&old.publication));
@@ -260,9 +261,7 @@ async fn a_predecessor_that_hangs_before_it_lets_go_is_replaced_and_nobody_notic
     let old = Predecessor::of(&node);
     let mut new = node.spawn("new");
     let mut peer = old.greets(FORMAT).await;
-    peer.say(Message::End, Vec::new());
-    assert_eq!(peer.hear_word().await.message, Message::End);
-    assert_eq!(peer.hear_word().await.message, Message::Ready);
+    peer.meets_a_successor().await;
     peer.say(Message::Go(Vec::new().into()), vec![old.seat.copy().unwrap()]);
     assert_eq!(peer.hear_word().await.message, Message::Serving);
     let askers = node.ask(&["app-0"]).begun().await;
