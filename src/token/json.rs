@@ -1,10 +1,12 @@
-//! JSON, more strictly than serde reads it: bounded depth, and objects only where objects belong.
+//! JSON, more strictly than serde reads it: bounded depth, objects only where objects belong, and nothing that only some readers
+//! take (half of a surrogate pair, a number beyond all range), not even in members that are ignored.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 
 /// Deepest nesting of objects and arrays; a service account token has 3.
 const DEPTH: usize = 8;
@@ -16,16 +18,22 @@ pub(super) enum JsonError {
     #[error("nested too deeply")]
     Depth,
     /// Not JSON, or not of the shape that is wanted.
-    #[error("malformed at column {0}")]
-    Shape(usize),
+    #[error("malformed at line {0}, column {1}")]
+    Shape(usize, usize),
 }
 
-/// Reads one object.
+impl From<serde_json::Error> for JsonError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Shape(error.line(), error.column())
+    }
+}
+
+/// Reads one object: as a whole, since serde skips what it ignores half read, and then for what is wanted of it.
 pub(super) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, JsonError> {
-    if depth(json) > DEPTH {
+    if depth(&serde_json::from_slice(json)?) > DEPTH {
         return Err(JsonError::Depth);
     }
-    let Object(value) = serde_json::from_slice(json).map_err(|error| JsonError::Shape(error.column()))?;
+    let Object(value) = serde_json::from_slice(json)?;
     Ok(value)
 }
 
@@ -58,21 +66,13 @@ pub(super) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializ
     T::deserialize(deserializer).map(Some)
 }
 
-/// The deepest nesting in `json`, found without parsing it.
-fn depth(json: &[u8]) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
-    for byte in json {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = in_string,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => depth += 1,
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        deepest = deepest.max(depth);
+/// How many objects and arrays contain the innermost, itself counted; serde_json reads no more than 127.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        _ => 0,
     }
-    deepest
 }
 
 #[cfg(test)]
@@ -92,16 +92,27 @@ mod tests {
         assert_eq!(object::<One>(b" {\"member\":7} ").unwrap().member, Some(7));
         assert_eq!(object::<One>(b"{}").unwrap().member, None);
         for bad in ["[7]", "7", "null", "", "{", "{}{}", r#"{"member":null}"#, r#"{"member":7,"member":7}"#, "{\"member\":7}\0"] {
-            assert!(matches!(object::<One>(bad.as_bytes()), Err(JsonError::Shape(_))), "{bad}");
+            assert!(matches!(object::<One>(bad.as_bytes()), Err(JsonError::Shape(..))), "{bad}");
         }
     }
 
     #[test]
-    fn depth_counts_brackets_outside_of_strings() {
-        assert_eq!(depth(br#"{"a":[{"b":"[[[\"[[["}]}"#), 3);
-        assert_eq!(depth(br#"{"a\\":[]}"#), 2);
-        assert_eq!(depth(b"]]]]{"), 1);
-        let bomb = [b"{\"a\":".as_slice(), &[b'['; 4_000]].concat();
-        assert!(matches!(object::<One>(&bomb), Err(JsonError::Depth)));
+    fn what_is_ignored_is_sound_too() {
+        let with = |ignored: &str| format!(r#"{{"new":{ignored}}}"#);
+        for good in [r#""\ud83d\ude00""#, "1e308", "[{\"x\":[null,-0.5]}]"] {
+            assert_eq!(object::<One>(with(good).as_bytes()).unwrap().member, None, "{good}");
+        }
+        for bad in [r#""\ud800""#, r#""\udc00\ud800""#, r#"{"\ud800":7}"#, "1e309", "\"\u{0}\"", "07", "[7,]"] {
+            assert!(matches!(object::<One>(with(bad).as_bytes()), Err(JsonError::Shape(..))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let nested = |levels: usize| format!("{{\"a\":{}7{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
+        assert!(object::<One>(nested(DEPTH).as_bytes()).is_ok());
+        assert_eq!(object::<One>(nested(DEPTH + 1).as_bytes()).unwrap_err(), JsonError::Depth);
+        assert!(object::<One>(nested(4_000).as_bytes()).is_err());
+        assert!(object::<One>(br#"{"a":"[[[[[[[[[[\"[[["}"#).is_ok(), "brackets in strings are none");
     }
 }

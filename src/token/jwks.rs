@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::token::compact::Compact;
-use crate::token::json::Object;
+use crate::token::json::{self, JsonError};
 
 /// Largest document that is fetched or read.
 pub(super) const DOCUMENT_BYTES: usize = 256 * 1024;
@@ -30,8 +30,8 @@ const RSA_LEAST_EXPONENT: u64 = 65_537;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum JwksError {
     /// Not a key set.
-    #[error("it is no key set (line {0}, column {1})")]
-    Shape(usize, usize),
+    #[error("it is no key set: {0}")]
+    Shape(#[source] JsonError),
     /// Over [`DOCUMENT_BYTES`].
     #[error("it is larger than 256 KiB")]
     TooLarge,
@@ -92,8 +92,7 @@ pub(super) fn parse(document: &[u8]) -> Result<Vec<Key>, JwksError> {
     if document.len() > DOCUMENT_BYTES {
         return Err(JwksError::TooLarge);
     }
-    let Object(Document { keys }) =
-        serde_json::from_slice(document).map_err(|error| JwksError::Shape(error.line(), error.column()))?;
+    let Document { keys } = json::object(document).map_err(JwksError::Shape)?;
     if keys.len() > KEYS {
         return Err(JwksError::TooMany(keys.len()));
     }
@@ -282,10 +281,10 @@ mod tests {
         for bad in
             ["", "<html>502 Bad Gateway</html>", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":null}"#, r#"{"keys":[],"keys":[]}"#]
         {
-            assert!(matches!(parse(bad.as_bytes()), Err(JwksError::Shape(..))), "{bad}");
+            assert!(matches!(parse(bad.as_bytes()), Err(JwksError::Shape(_))), "{bad}");
         }
         let list = json!([[ec256().jwk("a")]]).to_string();
-        assert!(matches!(parse(list.as_bytes()), Err(JwksError::Shape(..))), "its members without their names");
+        assert!(matches!(parse(list.as_bytes()), Err(JwksError::Shape(_))), "its members without their names");
         let many: Vec<_> = (0..65).map(|number| ec256().jwk(&number.to_string())).collect();
         assert_eq!(kids(&many), Err(JwksError::TooMany(65)));
         assert_eq!(kids(&many[..64]).unwrap().len(), 64);

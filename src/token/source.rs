@@ -23,7 +23,7 @@ use crate::observe::Context;
 use crate::observe::metrics::{CallResult, Operation};
 use crate::token::config::{ApiServer, KeySource, Place};
 use crate::token::eks::Eks;
-use crate::token::json::Object;
+use crate::token::json;
 use crate::token::jwks::{self, JwksError, Key};
 
 /// One answer; the caller's own deadline is shorter, and the answer is of use for the next one.
@@ -195,8 +195,7 @@ fn file_error(path: &Path, error: io::Error) -> SourceError {
 
 impl Discovery {
     fn parse(url: &Url, document: &Bytes) -> Result<Self, SourceError> {
-        let Object(discovery) = serde_json::from_slice(document).map_err(|_| SourceError::Discovery(url.clone()))?;
-        Ok(discovery)
+        json::object(document).map_err(|_| SourceError::Discovery(url.clone()))
     }
 
     fn keys_url(self, url: &Url, issuer: &str) -> Result<Url, SourceError> {
