@@ -111,12 +111,11 @@ impl RotatedFile {
 
     async fn load(&self) -> provider::Result {
         let _flight = self.flight.lock().await;
-        let now = self.clock.now();
-        let text = match self.read(now).await {
+        let text = match self.read().await {
             Ok(text) => text,
             Err(error) => return self.held.lock().fall_back(error),
         };
-        if let Some(credentials) = self.held.lock().known(&text, now) {
+        if let Some(credentials) = self.held.lock().known(&text, self.clock.now()) {
             return Ok(credentials);
         }
         let late = |_| Err(CredentialsError::provider_timed_out(PARSE_LIMIT));
@@ -132,7 +131,7 @@ impl RotatedFile {
     }
 
     /// The whole file. Its writer may be at work just now.
-    async fn read(&self, now: Now) -> Result<Secret, CredentialsError> {
+    async fn read(&self) -> Result<Secret, CredentialsError> {
         let fault = |fault: &str| CredentialsError::invalid_configuration(format!("{} {fault}", self.path.display()));
         let unreadable = |error: io::Error| fault(&format!("can't be read: {error}"));
         // To open anything else may wait for ever: a pipe for its writer.
@@ -141,7 +140,7 @@ impl RotatedFile {
         }
         let text = fs::read_to_string(&self.path).await.map(Secret::new).map_err(unreadable)?;
         let metadata = fs::metadata(&self.path).await.map_err(unreadable)?;
-        if text.expose().ends_with('\n') || metadata.modified().is_ok_and(|written| is_still(written, now)) {
+        if text.expose().ends_with('\n') || metadata.modified().is_ok_and(|written| is_still(written, self.clock.now())) {
             return Ok(text);
         }
         Err(fault("ends within a line that may still be written"))
@@ -158,9 +157,9 @@ impl RotatedFile {
     }
 }
 
-/// A file of the future is of a clock that was set back, and long written.
+/// A file of the future is of a clock that was set back, and long written; a moment ahead it may be of one that was stepped just now.
 fn is_still(written: SystemTime, now: Now) -> bool {
-    now.wall.duration_since(written).map_or(true, |age| age >= STILL)
+    now.wall.duration_since(written).unwrap_or_else(|ahead| ahead.duration()) >= STILL
 }
 
 impl Held {
@@ -350,6 +349,9 @@ mod tests {
         assert_eq!(key(&file).await, None);
         write(&path, WHOLE.trim_end(), 2);
         assert_eq!(key(&file).await.as_deref(), Some("ASIAONE"));
+        let now = Clock::System.now();
+        assert!(!is_still(now.wall + STILL / 2, now), "written just now, by a clock that was stepped");
+        assert!(is_still(now.wall + STILL * 2, now), "by a clock that was set back");
     }
 
     #[tokio::test]
