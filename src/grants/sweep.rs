@@ -46,10 +46,13 @@ pub(super) async fn follow(grants: Grants, mut changes: Changes, cache: Cache, c
             }
         };
         grants.sweep(&cache, &before).await;
-        let (grants, cache) = (grants.clone(), cache.clone());
+        let (grants, cache, shutdown) = (grants.clone(), cache.clone(), context.tasks.shutting_down());
         context.tasks.spawn(async move {
-            tokio::time::sleep(again_after).await;
-            grants.sweep(&cache, &before).await;
+            tokio::select! {
+                // What is held goes with this process, and who has been told of it looks through it itself.
+                () = shutdown => (),
+                () = tokio::time::sleep(again_after) => grants.sweep(&cache, &before).await,
+            }
         });
     }
 }

@@ -188,9 +188,9 @@ impl Agent {
     }
 
     /// Ends it; another one may be put in its place.
-    pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(&mut self) -> anyhow::Result<ExitStatus> {
         self.terminate()?;
-        self.wait().await.map(drop)
+        self.wait().await
     }
 
     async fn wait(&mut self) -> anyhow::Result<ExitStatus> {

@@ -80,7 +80,7 @@ impl Succession {
         let begin = Clock::System.now().mono;
         let next = self.setup.follow(&self.handovers.len().to_string()).await?;
         self.handovers.push(Clock::System.now().mono - begin);
-        std::mem::replace(&mut self.agent, next).stop().await
+        std::mem::replace(&mut self.agent, next).stop().await.map(drop)
     }
 
     /// Waits until the clients have asked so often, all together.

@@ -51,8 +51,8 @@ async fn a_successor_takes_over_and_nobody_notices() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(handover(&old).await["role"], "standby", "until it is told to end");
     let before = new.all_requests().await.unwrap();
-    old.terminate().unwrap();
-    assert_eq!(old.ended().await.unwrap().code(), Some(0));
+    assert_eq!(old.stop().await.unwrap().code(), Some(0));
+    assert!(!old.log().contains("work in flight"), "what waits for later is none: {}", old.log());
     new.wait_for(async |new: &mut Agent| Ok(new.all_requests().await? > before + 100)).await.unwrap();
     assert!(!probes.is_finished(), "probes and metrics have answered all the time");
     assert!(!files.is_finished(), "nothing but logs has been written");

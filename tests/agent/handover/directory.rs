@@ -18,7 +18,11 @@ async fn what_somebody_removes_from_the_directory_is_made_again() {
     std::fs::create_dir(&obstacle).unwrap();
     let mut agent = node.start("old").await;
     assert!(agent.log().contains("no successor can take over from this agent"), "{}", agent.log());
+    let advice = async |agent: &Agent| agent.status().await.unwrap()["advice"]["handover"].clone();
+    let told = advice(&agent).await;
+    assert!(told.as_str().is_some_and(|told| told.contains(node.shared().to_str().unwrap())), "{told}");
     std::fs::remove_dir(&obstacle).unwrap();
+    agent.wait_for(async |agent: &mut Agent| Ok(advice(agent).await.is_null())).await.unwrap();
     node.is_found().await;
     std::fs::remove_file(&socket).unwrap();
     node.is_found().await;
@@ -52,7 +56,7 @@ async fn who_lost_its_seat_joins_the_one_that_has_taken_a_new_one() {
     let mut new = node.start("new").await;
     becomes(&mut old, "standby").await;
     becomes(&mut new, "serving").await;
-    assert!(old.log().contains("another agent has a new one") && results(&old, "given") == 0, "{}", old.log());
+    assert!(old.log().contains("this agent's seat was removed") && results(&old, "given") == 0, "{}", old.log());
     old.terminate().unwrap();
     assert_eq!(old.ended().await.unwrap().code(), Some(0));
     assert!(node.served_after("app-2").await < SECOND);
