@@ -50,7 +50,7 @@ enum Useless {
     Unknown(#[from] io::Error),
     #[error("it does not listen for TCP")]
     NotListening,
-    #[error("nobody listens on {0} here")]
+    #[error("this agent does not listen on {0}")]
     Unwanted(SocketAddr),
 }
 
@@ -71,7 +71,7 @@ impl Inheritance {
         }
         for descriptor in descriptors {
             if let Err(useless) = self.give(descriptor) {
-                tracing::info!(%useless, "a socket that was handed on is closed");
+                tracing::warn!(%useless, "a socket that was handed on is closed, and nobody answers there any more");
             }
         }
         self.arrived.send_replace(true);

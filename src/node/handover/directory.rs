@@ -113,6 +113,12 @@ impl Directory {
         Ok(directory)
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Locks the seat if nobody has. Two descriptions exclude each other within one process as well.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 mod hearing;
 mod joins;
 mod report;
+mod seat;
 mod speech;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::base::readiness;
 use crate::base::repeats::Repeats;
 use crate::node::handover::directory::{Directory, Place, Publication, Seat, is_own};
 use crate::node::handover::driver::joins::Joins;
@@ -41,6 +43,8 @@ pub(super) struct Driver {
     inheritance: Inheritance,
     estate: Box<dyn Estate>,
     context: Context,
+    /// Whether successors can find this agent.
+    advice: readiness::Part,
     shared: Shared,
     seat: Option<Seat>,
     /// What came with `Go`, until the machine says what becomes of it.
@@ -95,6 +99,7 @@ impl Driver {
             directory,
             inheritance,
             estate,
+            advice: context.readiness.advisory("handover"),
             context,
             shared,
             seat,
@@ -232,7 +237,10 @@ impl Driver {
                 self.is_public = true;
                 return self.publish();
             }
-            Action::Unpublish => (self.is_public, self.publication) = (false, None),
+            Action::Unpublish => {
+                (self.is_public, self.publication) = (false, None);
+                self.advice.ready();
+            }
             Action::Serve => self.context.duty.set(true),
             Action::Rest if self.machine.has_served() => self.context.duty.relieve(),
             Action::Rest => self.context.duty.set(false),
@@ -246,43 +254,6 @@ impl Driver {
             Action::End => self.shared.ended.cancel(),
         }
         None
-    }
-
-    fn take_seat(&mut self) -> Event {
-        self.seat = None;
-        self.seated(self.directory.take_seat())
-    }
-
-    fn replace_seat(&mut self) -> Event {
-        let held = self.seat.take().and_then(|seat| seat.place().ok());
-        let old = held.or_else(|| self.search.and_then(|search| search.seat));
-        let event = self.seated(old.map_or(Ok(None), |old| self.directory.replace_seat(old)));
-        if event == Event::Seated {
-            self.tell_replaced();
-        }
-        event
-    }
-
-    fn seated(&mut self, taken: io::Result<Option<Seat>>) -> Event {
-        match taken {
-            Ok(seat) => {
-                (self.seat, self.seatless) = (seat, false);
-                if self.seat.is_some() { Event::Seated } else { Event::Unseated }
-            }
-            Err(error) => {
-                self.seatless = is_of_directory(&error);
-                self.tell_untried(&error);
-                Event::Unseated
-            }
-        }
-    }
-
-    fn keep_seat(&mut self) {
-        if let Some((seat, loads)) = self.offered.take() {
-            self.seat = Some(seat);
-            self.estate.expect(Some(loads));
-            self.expected_of = self.machine.role().server();
-        }
     }
 
     async fn connect(&mut self) -> Event {
@@ -335,33 +306,6 @@ impl Driver {
                 tokio::time::sleep(PAUSE).await;
             }
         }
-    }
-
-    /// Sees to it that others find this agent, and the seat that it has: somebody may have removed either.
-    fn publish(&mut self) -> Option<Event> {
-        match self.keep_found() {
-            Ok(()) if self.seat.is_some() => None,
-            Ok(()) => {
-                self.tell_unseated();
-                Some(Event::Unseated)
-            }
-            Err(error) => {
-                self.tell_unfound(&error);
-                None
-            }
-        }
-    }
-
-    /// It has no seat afterwards if its own was removed, and another agent has taken the one that is there now.
-    fn keep_found(&mut self) -> io::Result<()> {
-        if !self.seat.as_ref().is_some_and(|seat| self.directory.has(seat)) {
-            // What is held is kept until it is known that there is another one: a successor is still given it.
-            self.seat = self.directory.take_seat()?;
-        }
-        if self.seat.is_some() && !self.publication.as_ref().is_some_and(|publication| self.directory.shows(publication)) {
-            self.publication = Some(self.directory.publish()?);
-        }
-        Ok(())
     }
 
     fn close(&mut self, link: Link) {

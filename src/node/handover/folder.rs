@@ -59,13 +59,13 @@ pub enum FolderError {
 /// # Errors
 /// Says why it is left as it was.
 pub fn give(path: &Path, owner: u32) -> Result<Given, FolderError> {
-    match DirBuilder::new().mode(PRIVATE).create(path) {
+    let made = match DirBuilder::new().mode(PRIVATE).create(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
-        Ok(()) | Err(_) => {}
-    }
+        made => made.is_ok(),
+    };
     let found = fs::symlink_metadata(path)?;
     if is_private(&found, owner) {
-        return Ok(Given::Before);
+        return Ok(if made { Given::Now } else { Given::Before });
     }
     let folder = open(path, &found, owner)?;
     if let Some(held) = fs::read_dir(path)?.next() {
@@ -129,7 +129,7 @@ mod tests {
     fn it_is_made_once_and_keeps_what_agents_put_there() {
         let (_above, path, owner) = place();
         // What is made is private from its first moment.
-        assert_eq!((give(&path, owner).unwrap(), mode(&path)), (Given::Before, 0o700));
+        assert_eq!((give(&path, owner).unwrap(), mode(&path)), (Given::Now, 0o700));
         write(path.join("seat"), "").unwrap();
         assert_eq!(give(&path, owner).unwrap(), Given::Before);
         assert!(path.join("seat").exists());

@@ -160,6 +160,9 @@ impl Machine {
             Event::Heard(link, word) => self.heard(link, word).unwrap_or_else(|| self.lost(link)),
             // Who has said `Go` rests, and lets go of the seat at once when it goes on.
             Event::Late(link) if self.role == Role::Taking(link) => self.replace(),
+            Event::Late(link) if self.role == Role::Offering(link) => {
+                [vec![Action::Count(Handover::Failed)], self.lost(link)].concat()
+            }
             Event::Broken(link) | Event::Late(link) => self.lost(link),
             Event::Unanswered if self.searches() => self.replace(),
             Event::Unanswered => Vec::new(),
@@ -282,7 +285,6 @@ impl Machine {
         if self.role == Role::Giving(link) {
             actions.extend(self.resume());
         } else if self.role.server() == Some(link) {
-            actions.extend(matches!(self.role, Role::Offering(_)).then_some(Action::Count(Handover::Failed)));
             // Who accepts goes on until it knows that another one does.
             actions.extend(self.seek());
         }

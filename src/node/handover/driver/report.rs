@@ -58,14 +58,16 @@ impl Driver {
         if let Some(times) = self.line(Line::Unseated) {
             tracing::warn!(
                 times,
-                "this agent's seat was removed, and another agent has a new one: this agent stands by for that"
+                "this agent's seat was removed, or replaced while it hung: it stands by for the agent that has the new one"
             );
         }
     }
 
     pub(super) fn tell_unfound(&mut self, error: &io::Error) {
+        let directory = self.directory.path().display().to_string();
+        self.advice.pending(format!("no successor can take over from this agent: {directory}: {error}"));
         if let Some(times) = self.line(Line::Unfound) {
-            tracing::warn!(%error, times, "no successor can take over from this agent");
+            tracing::warn!(directory, %error, times, "no successor can take over from this agent, until this is mended");
         }
     }
 
