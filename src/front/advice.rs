@@ -30,7 +30,11 @@ pub(super) fn of(reason: Reason) -> &'static str {
         Reason::TokenMissing => {
             "Send one Authorization header, with the content of the file that AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names"
         }
-        Reason::TokenMalformed | Reason::TokenTooLarge => {
+        Reason::TokenTooLarge => {
+            "The Authorization header has more than 16 KiB, which no service account token has: send the content of the file that \
+             AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names, and nothing else"
+        }
+        Reason::TokenMalformed => {
             "The Authorization header is not a service account token: send the content of the file that \
              AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names, and nothing else"
         }
