@@ -67,8 +67,9 @@ impl Readiness {
 impl Part {
     /// This part works.
     pub fn ready(&self) {
-        self.list.lock().remove(&self.name);
-        self.changed.send_replace(());
+        if self.list.lock().remove(&self.name).is_some() {
+            self.changed.send_replace(());
+        }
     }
 
     /// This part waits for something; `reason` tells an operator for what.

@@ -70,8 +70,12 @@ impl Inheritance {
             return;
         }
         for descriptor in descriptors {
-            if let Err(useless) = self.give(descriptor) {
-                tracing::warn!(%useless, "a socket that was handed on is closed, and nobody answers there any more");
+            match self.give(descriptor) {
+                Ok(()) => (),
+                Err(unwanted @ Useless::Unwanted(_)) => {
+                    tracing::warn!(%unwanted, "a socket that was handed on is closed: once this agent serves, nobody answers there");
+                }
+                Err(useless) => tracing::info!(%useless, "what was handed on is closed"),
             }
         }
         self.arrived.send_replace(true);
@@ -96,9 +100,19 @@ impl Inheritance {
         let address = socket.local_addr()?;
         socket.set_nonblocking(true)?;
         let mut estate = self.estate.lock();
+        if estate.listens(address) {
+            return Ok(());
+        }
         let heir = estate.heirs.iter().position(|(of, outbox)| *of == address && !outbox.is_closed());
         let (_, outbox) = estate.heirs.swap_remove(heir.ok_or(Useless::Unwanted(address))?);
         outbox.send(socket).map_err(|_| Useless::Unwanted(address))
+    }
+}
+
+impl Estate {
+    /// Whether this process has a socket of `address` by now.
+    fn listens(&self, address: SocketAddr) -> bool {
+        self.held.iter().filter_map(Weak::upgrade).any(|held| held.local_addr().is_ok_and(|of| of == address))
     }
 }
 
@@ -224,6 +238,18 @@ mod tests {
         assert!(heir.inherit(&Duty::standby()).await.is_some());
         heir.renounce();
         assert!(TcpStream::connect(address).await.is_err(), "one is enough");
+    }
+
+    #[tokio::test]
+    async fn what_is_held_already_is_no_loss_and_an_address_that_is_not_is_one() {
+        let inheritance = Inheritance::default();
+        let ((unwanted, elsewhere), (socket, address)) = (bound(), bound());
+        let again = socket.try_clone().unwrap();
+        let _listening = inheritance.heir(address).listen(socket).unwrap();
+        assert!(inheritance.give(again.into()).is_ok());
+        let lost = inheritance.give(unwanted.into()).unwrap_err();
+        assert!(matches!(lost, Useless::Unwanted(of) if of == elsewhere), "{lost}");
+        assert!(matches!(inheritance.give(std::io::pipe().unwrap().0.into()), Err(Useless::Unknown(_))));
     }
 
     #[tokio::test(start_paused = true)]

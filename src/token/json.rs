@@ -5,8 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// Deepest nesting of objects and arrays; a service account token has 3.
 const DEPTH: usize = 8;
@@ -30,7 +29,8 @@ impl From<serde_json::Error> for JsonError {
 
 /// Reads one object: as a whole, since serde skips what it ignores half read, and then for what is wanted of it.
 pub(super) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, JsonError> {
-    if depth(&serde_json::from_slice(json)?) > DEPTH {
+    let Depth(depth) = serde_json::from_slice(json)?;
+    if depth > DEPTH {
         return Err(JsonError::Depth);
     }
     let Object(value) = serde_json::from_slice(json)?;
@@ -66,14 +66,64 @@ pub(super) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializ
     T::deserialize(deserializer).map(Some)
 }
 
-/// How many objects and arrays contain the innermost, itself counted; `serde_json` reads no more than 127.
-fn depth(value: &Value) -> usize {
-    let inner = match value {
-        Value::Array(items) => items.iter().map(depth).max(),
-        Value::Object(members) => members.values().map(depth).max(),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return 0,
-    };
-    1 + inner.unwrap_or(0)
+/// How many objects and arrays contain the innermost of a document, itself counted; `serde_json` reads no more than 127. Every key,
+/// string and number is read for it, of members that come twice as well, and nothing is kept.
+struct Depth(usize);
+
+impl<'de> Deserialize<'de> for Depth {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(DepthVisitor)
+    }
+}
+
+struct DepthVisitor;
+
+impl<'de> Visitor<'de> for DepthVisitor {
+    type Value = Depth;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Depth, E> {
+        Ok(Depth(0))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Depth, E> {
+        Ok(Depth(0))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Depth, E> {
+        Ok(Depth(0))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Depth, E> {
+        Ok(Depth(0))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Depth, E> {
+        Ok(Depth(0))
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Depth, E> {
+        Ok(Depth(0))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Depth, A::Error> {
+        let mut deepest = 0;
+        while let Some(Depth(depth)) = items.next_element()? {
+            deepest = deepest.max(depth);
+        }
+        Ok(Depth(deepest + 1))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Depth, A::Error> {
+        let mut deepest = 0;
+        while let Some((Depth(_), Depth(depth))) = members.next_entry()? {
+            deepest = deepest.max(depth);
+        }
+        Ok(Depth(deepest + 1))
+    }
 }
 
 #[cfg(test)]
@@ -103,17 +153,33 @@ mod tests {
         for good in [r#""\ud83d\ude00""#, "1e308", "[{\"x\":[null,-0.5]}]"] {
             assert_eq!(object::<One>(with(good).as_bytes()).unwrap().member, None, "{good}");
         }
-        for bad in [r#""\ud800""#, r#""\udc00\ud800""#, r#"{"\ud800":7}"#, "1e309", "\"\u{0}\"", "07", "[7,]"] {
+        for bad in
+            [r#""\ud800""#, r#""\udc00\ud800""#, r#"{"\ud800":7}"#, r#""\ud800","new":7"#, "1e309", "\"\u{0}\"", "07", "[7,]"]
+        {
             assert!(matches!(object::<One>(with(bad).as_bytes()), Err(JsonError::Shape(..))), "{bad}");
         }
+    }
+
+    #[test]
+    fn depth_counts_brackets_outside_of_strings() {
+        let of = |json: &str| serde_json::from_str::<Depth>(json).unwrap().0;
+        assert_eq!(of(r#"{"a":[{"b":"[[[\"[[["}]}"#), 3);
+        assert_eq!(of(r#"{"a\\":[]}"#), 2);
+        assert_eq!(of(r#"[{},[[]],{"a":[]}]"#), 3);
+        assert_eq!(of(r#"{"a":[[[]]],"a":1}"#), 4, "a member that comes twice hides nothing");
+        assert_eq!(of("7"), 0);
     }
 
     #[test]
     fn depth_is_bounded() {
         let nested = |levels: usize| format!("{{\"a\":{}7{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
         assert!(object::<One>(nested(DEPTH).as_bytes()).is_ok());
-        assert_eq!(object::<One>(nested(DEPTH + 1).as_bytes()).unwrap_err(), JsonError::Depth);
-        assert!(object::<One>(nested(4_000).as_bytes()).is_err());
-        assert!(object::<One>(br#"{"a":"[[[[[[[[[[\"[[["}"#).is_ok(), "brackets in strings are none");
+        for levels in [DEPTH + 1, 127] {
+            assert_eq!(object::<One>(nested(levels).as_bytes()).unwrap_err(), JsonError::Depth);
+        }
+        let bomb = [b"{\"a\":".as_slice(), &[b'['; 4_000]].concat();
+        for bad in [nested(128).as_bytes(), &bomb, b"]]]]{"] {
+            assert!(matches!(object::<One>(bad), Err(JsonError::Shape(..))), "no deeper than serde_json reads");
+        }
     }
 }

@@ -124,7 +124,7 @@ impl Driver {
         let now = self.context.clock.now().mono;
         let awaited = server.or_else(|| self.awaited.clone().filter(|_| role == Role::Seeking));
         self.shared.stands(role, now, awaited, standing_by);
-        if matches!(before, Role::Greeting(_) | Role::Learning(_)) && role == Role::Seeking {
+        if matches!(before, Role::Greeting(_) | Role::Learning(_) | Role::Offering(_)) && role == Role::Seeking {
             self.tell_retry();
         }
     }

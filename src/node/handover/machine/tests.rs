@@ -15,3 +15,17 @@ fn who_ends_after_a_handover_that_failed_lets_the_others_take_the_seat_at_once()
     assert!(resumes.ends_with(&[Action::Serve, Action::FreeSeat, Action::TakeSeat]), "{resumes:?}");
     assert_eq!(after(&[Event::Seated]), [Action::Unpublish, Action::LeaveSeat, Action::Close(0), Action::End]);
 }
+
+#[test]
+fn a_handover_has_failed_where_the_one_who_serves_does_not_give_and_not_where_another_one_is_given_it() {
+    let asks = || {
+        let mut agent = Machine::default();
+        let events =
+            [Event::Unseated, Event::Connected(0), Event::Heard(0, Word::Welcome), Event::Ready, Event::Heard(0, Word::End)];
+        events.into_iter().for_each(|event| drop(agent.step(event)));
+        assert_eq!(agent.role(), Role::Offering(0));
+        agent
+    };
+    assert_eq!(asks().step(Event::Late(0)), [Action::Count(Handover::Failed), Action::Close(0), Action::TakeSeat]);
+    assert_eq!(asks().step(Event::Broken(0)), [Action::Close(0), Action::TakeSeat]);
+}
